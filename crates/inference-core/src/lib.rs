@@ -1,0 +1,28 @@
+//! The contract between programs that want text and engines that make it.
+//!
+//! An application loads a [`TextModel`] through a [`Registry`] of [`Backend`]s and reads [`TokenStream`]s.
+//! This crate knows no tensor, no GPU and no async runtime, and compiles everywhere.
+#![forbid(unsafe_code)]
+
+mod backend;
+mod discover;
+mod error;
+mod model;
+mod options;
+mod registry;
+mod stream;
+
+pub use backend::{Availability, Backend, DeviceInfo, Format};
+pub use discover::{Discovered, discover, discover_all};
+pub use error::{Error, Result};
+pub use model::{
+    Classification, LabelScore, Message, ModelInfo, Quantisation, RenderOptions, Role, TextModel,
+};
+pub use options::{
+    CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers,
+    LoadOptions, Progress, ProgressFn,
+};
+pub use registry::Registry;
+pub use stream::{
+    Completion, FinishReason, Metrics, Token, TokenLogprob, TokenSource, TokenStream,
+};
