@@ -1,1 +1,4 @@
-//! x
+//! What the tests of devices, families and backends share.
+
+pub mod devices;
+pub mod fixtures;

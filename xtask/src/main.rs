@@ -1,1 +1,56 @@
-fn main() {}
+//! Tasks of the repository: `cargo xtask --help`.
+
+mod bench;
+mod fixtures;
+mod limits;
+mod make_model;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::{path::PathBuf, process::ExitCode};
+
+/// A result of a task: the line that says why it failed.
+type Result<T = ()> = std::result::Result<T, String>;
+
+/// Tasks of the repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Measure prefill and decode, beside the machine's own limits
+    Bench(bench::Args),
+    /// Write a checkpoint of a real shape with random weights
+    MakeModel(make_model::Args),
+    /// List the fixtures and verify them
+    Fixtures(fixtures::Args),
+    /// Check the rules of the repository
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Bench(args) => bench::run(&args),
+        Task::MakeModel(args) => make_model::run(&args),
+        Task::Fixtures(args) => fixtures::run(&args),
+        Task::Tidy => tidy::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(text) => {
+            eprintln!("error: {text}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().expect("xtask is a folder of the repository").to_owned()
+}

@@ -80,6 +80,20 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// The metrics of calls that ran together: counts summed, times those of the longest, the last memory.
+    pub fn of_batch<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+        all.into_iter().fold(Self::default(), |sum, m| Self {
+            prompt_tokens: sum.prompt_tokens + m.prompt_tokens,
+            cached_tokens: sum.cached_tokens + m.cached_tokens,
+            generated_tokens: sum.generated_tokens + m.generated_tokens,
+            prefill: sum.prefill.max(m.prefill),
+            decode: sum.decode.max(m.decode),
+            total: sum.total.max(m.total),
+            peak_memory: sum.peak_memory.max(m.peak_memory),
+            active_memory: m.active_memory,
+        })
+    }
+
     /// Prompt tokens computed per second; 0 where there was no time.
     pub fn prefill_rate(&self) -> f64 {
         rate(self.prompt_tokens.saturating_sub(self.cached_tokens), self.prefill)

@@ -1,0 +1,40 @@
+//! Loading with a progress bar, for those who watch.
+
+use crate::{args::ModelArgs, failure::Result, library};
+use indicatif::{ProgressBar, ProgressStyle};
+use inference::TextModel;
+use std::io::IsTerminal;
+
+/// Loads the model that the arguments name. The bar is on stderr, and only if that is a terminal.
+pub(crate) fn load(args: &ModelArgs) -> Result<Box<dyn TextModel>> {
+    let mut options = args.options();
+    let bar = std::io::stderr().is_terminal().then(progress_bar);
+    if let Some(bar) = bar.clone() {
+        options = options.progress(move |p| {
+            bar.set_length(p.total);
+            bar.set_position(p.done);
+        });
+    }
+    let loaded = library::registry().load_model(&args.model, &options);
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let model = loaded?;
+    let info = model.info();
+    tracing::info!(
+        architecture = %info.architecture,
+        backend = %info.backend,
+        device = %info.device,
+        context_len = info.context_len,
+        "loaded {}",
+        args.model.display()
+    );
+    Ok(model)
+}
+
+fn progress_bar() -> ProgressBar {
+    let style =
+        ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::no_length().with_style(style)
+}

@@ -1,0 +1,172 @@
+//! The program from outside, with the model that the fixtures hold.
+
+use serde_json::Value;
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models-fixtures/storyteller");
+const LABELS: &str = "technical,creative,ethical,casual";
+
+fn command(args: &[&str]) -> Command {
+    assert!(Path::new(MODEL).join("config.json").exists(), "the fixture storyteller is missing");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_inference"));
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    let output = command(args).output().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn run_with_input(args: &[&str], input: &[u8]) -> Output {
+    let mut child = command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let writer = std::thread::spawn(move || stdin.write_all(&input));
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap().unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn objects(output: &Output) -> Vec<Value> {
+    text(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn generate_is_repeatable_and_ends_its_line() {
+    let args = ["generate", MODEL, "Once upon a time", "--max-tokens", "16"];
+    let (one, two) = (text(&run(&args)), text(&run(&args)));
+    assert_eq!(one, two);
+    assert!(one.ends_with('\n') && one.trim().len() > 10, "{one:?}");
+}
+
+#[test]
+fn a_prompt_from_standard_input_is_the_same_prompt() {
+    let args = ["generate", MODEL, "Once upon a time", "--max-tokens", "8"];
+    let piped = ["generate", MODEL, "-", "--max-tokens", "8"];
+    assert_eq!(text(&run(&args)), text(&run_with_input(&piped, b"Once upon a time\n")));
+}
+
+#[test]
+fn the_json_texts_join_to_the_plain_text() {
+    let args = ["generate", MODEL, "Once upon a time", "--max-tokens", "12", "--json"];
+    let objects = objects(&run(&args));
+    let (end, tokens) = objects.split_last().unwrap();
+    let joined: String = tokens.iter().map(|t| t["text"].as_str().unwrap()).collect();
+    assert_eq!(joined.trim_end(), text(&run(&args[..5])).trim_end());
+    assert!(tokens.iter().all(|t| t["id"].is_u64() && t["logprob"].as_f64().unwrap() <= 0.0));
+    assert_eq!(end["finish_reason"], "length");
+    assert_eq!(end["metrics"]["generated_tokens"], 12);
+}
+
+#[test]
+fn a_stop_text_ends_the_output_and_metrics_go_to_stderr() {
+    let plain = text(&run(&["generate", MODEL, "Once upon a time", "--max-tokens", "24"]));
+    let stop = plain.split_whitespace().nth(3).unwrap();
+    let args =
+        ["generate", MODEL, "Once upon a time", "--max-tokens", "24", "--stop", stop, "--metrics"];
+    let output = run(&args);
+    assert_eq!(text(&output).trim_end(), plain.split(stop).next().unwrap().trim_end());
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    for part in ["prompt", "generated", "first token", "peak memory", "tokens/s"] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+}
+
+#[test]
+fn chat_by_standard_input_answers_each_line_and_knows_its_commands() {
+    let input = "/help\nHello!\n\n/reset\n/system Be brief.\nHello!\n/exit\nnever answered\n";
+    let output = run_with_input(&["chat", MODEL, "--max-tokens", "24"], input.as_bytes());
+    assert!(
+        text(&output).lines().filter(|l| !l.trim().is_empty()).count() >= 2,
+        "{:?}",
+        text(&output)
+    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("/system TEXT"));
+    let single = run(&["generate", MODEL, "Hello!", "--chat", "--max-tokens", "24"]);
+    assert!(text(&output).starts_with(text(&single).as_str()), "{:?}", text(&output));
+}
+
+#[test]
+fn classify_keeps_the_order_and_a_bad_line_is_its_own() {
+    let input = b"The kernel allocates 64 bytes.\n\xff\nThe moon whispers forgotten songs.\n\n";
+    let objects = objects(&run_with_input(&["classify", MODEL, "-", "--labels", LABELS], input));
+    assert_eq!(objects.len(), 4);
+    assert_eq!(objects[0]["text"], "The kernel allocates 64 bytes.");
+    assert_eq!(objects[0]["label"], "technical");
+    assert_eq!(objects[2]["label"], "creative");
+    assert!(objects[1]["error"].is_string() && objects[3]["error"].is_string());
+    let sum: f64 =
+        objects[0]["labels"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-3, "{sum}");
+}
+
+#[test]
+fn classify_in_batches_of_any_size_gives_the_same_labels() {
+    let input: String = (0..70).map(|i| format!("The cache stores {i} bytes.\n")).collect();
+    let labels = |batch: &str| -> Vec<String> {
+        let args = ["classify", MODEL, "-", "--labels", LABELS, "--batch", batch];
+        objects(&run_with_input(&args, input.as_bytes()))
+            .iter()
+            .map(|o| format!("{} {}", o["text"], o["label"]))
+            .collect()
+    };
+    assert_eq!(labels("64"), labels("1"));
+}
+
+#[test]
+fn classify_without_labels_names_the_token() {
+    let input = b"Once upon a\n";
+    let objects = objects(&run_with_input(&["classify", MODEL, "-", "--logprobs", "2"], input));
+    assert!(objects[0]["token"].is_string() && objects[0]["logprob"].is_f64(), "{}", objects[0]);
+    assert_eq!(objects[0]["top_logprobs"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn info_says_what_the_model_is() {
+    let info = &objects(&run(&["info", MODEL, "--json"]))[0];
+    assert_eq!((&info["architecture"], &info["vocab_size"]), (&"qwen3".into(), &1024.into()));
+    assert_eq!(info["chat_template"], true);
+    assert!(text(&run(&["info", MODEL])).contains("qwen3"));
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    let args = ["generate", MODEL, "Once upon a time", "--max-tokens", "200", "--json"];
+    let mut child = command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let mut stderr = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(stderr, "");
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_prints_what_there_is_and_ends_with_130() {
+    // 1000 tokens of a model this small take long enough for the signal to come in between.
+    let args = ["generate", MODEL, "Once upon a time", "--max-tokens", "900", "--temperature", "1"];
+    let mut child = command(&args).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut first = [0; 8];
+    out.read_exact(&mut first).unwrap();
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    let code = child.wait().unwrap().code();
+    // The model may have ended its story before the signal came.
+    assert!(code == Some(130) || code == Some(0), "{code:?}");
+    assert!(rest.ends_with('\n'));
+}

@@ -1,0 +1,341 @@
+//! The CPU as a device of the engine.
+
+use crate::{
+    attention::{self, Cache, Call},
+    linear::{self, Linear, Scratch},
+    machine, math,
+    pool::{Disjoint, Pool},
+    simd::{Kernel, Level, Simd},
+    tensor::{Arena, Tensor},
+};
+use inference_core::{CacheDtype, Error, Result};
+use inference_engine::{
+    arch::{Activation, Attention},
+    device::{Device, Memory},
+    step::{Rotation, Step},
+    weights::RawTensor,
+};
+use std::{cell::RefCell, ops::Range};
+
+/// The CPU.
+pub struct Cpu {
+    level: Level,
+    pool: Pool,
+    arena: Arena,
+    scratch: RefCell<Scratch>,
+}
+
+impl Cpu {
+    /// A device of `threads` threads, with the best instructions that the machine has.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the threads can't be started.
+    pub fn new(threads: usize) -> Result<Self> {
+        Self::with_level(threads, Level::best())
+    }
+
+    /// The same with a lower level of instructions, one of [`Level::available`].
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the threads can't be started, or the machine does not have the level.
+    pub fn with_level(threads: usize, level: Level) -> Result<Self> {
+        if !Level::available().contains(&level) {
+            return Err(Error::Device { reason: format!("this machine does not have {level:?}") });
+        }
+        let failed = |e| Error::Device { reason: format!("no thread could be started: {e}") };
+        let pool = Pool::new(threads).map_err(failed)?;
+        Ok(Self { level, pool, arena: Arena::default(), scratch: RefCell::default() })
+    }
+
+    /// How many rows of `cols` numbers are worth a thread's while.
+    fn grain(cols: usize) -> usize {
+        (GRAIN / cols.max(1)).max(1)
+    }
+
+    fn map_rows(&self, x: &mut Tensor, map: impl Fn(Range<usize>, &mut [f32]) + Sync) {
+        let cols = x.cols;
+        self.pool.rows(&mut x.data, cols, Self::grain(cols), map);
+    }
+
+    fn product(&self, x: &Tensor, map: &Linear, gate: Option<Activation>) -> Tensor {
+        let columns = if gate.is_some() { map.rows() / 2 } else { map.rows() };
+        let mut y = self.arena.tensor(x.rows(), columns);
+        let scratch = &mut self.scratch.borrow_mut();
+        linear::product(self.level, &self.pool, scratch, &x.data, map, gate, &mut y.data);
+        y
+    }
+
+    /// Some rows of `x`, in this order.
+    fn gather(&self, x: &Tensor, rows: impl Iterator<Item = usize>) -> Tensor {
+        let rows: Vec<_> = rows.collect();
+        let mut y = self.arena.tensor(rows.len(), x.cols);
+        for (to, row) in y.data.chunks_exact_mut(x.cols).zip(rows) {
+            to.copy_from_slice(x.row(row));
+        }
+        y
+    }
+}
+
+/// Numbers that an element-wise operation does in some microseconds: less is not worth waking a thread for.
+const GRAIN: usize = 16 << 10;
+
+/// A step and its rotations.
+pub struct Started {
+    step: Step,
+    rotations: Vec<Rotation>,
+}
+
+impl Device for Cpu {
+    type Tensor = Tensor;
+    type Linear = Linear;
+    type Cache = Cache;
+    type Step = Started;
+
+    fn vector(&self, values: &[f32]) -> Result<Tensor> {
+        let mut x = self.arena.tensor(1, values.len());
+        x.data.copy_from_slice(values);
+        Ok(x)
+    }
+
+    fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<Linear> {
+        Ok(Linear::new(parts, bias))
+    }
+
+    fn block_len(&self) -> usize {
+        attention::BLOCK
+    }
+
+    fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<Cache> {
+        Cache::new(layers, blocks, dtype)
+    }
+
+    fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<Started> {
+        Ok(Started { step: step.clone(), rotations: rotations.to_vec() })
+    }
+
+    fn read(&self, x: Tensor) -> Result<Vec<f32>> {
+        Ok(x.into_data())
+    }
+
+    fn memory(&self) -> Memory {
+        machine::memory()
+    }
+
+    fn embed(&self, table: &Linear, scale: f32, step: &Started) -> Result<Tensor> {
+        let tokens = &step.step.tokens;
+        let mut y = self.arena.tensor(tokens.len(), table.cols());
+        let (cols, level) = (y.cols, self.level);
+        self.map_rows(&mut y, |rows, out| {
+            for (token, out) in tokens[rows].iter().zip(out.chunks_exact_mut(cols)) {
+                table.widen_row(level, *token as usize, scale, out);
+            }
+        });
+        Ok(y)
+    }
+
+    fn linear(&self, x: &Tensor, map: &Linear) -> Result<Tensor> {
+        Ok(self.product(x, map, None))
+    }
+
+    fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+        let mut y = self.arena.tensor(x.rows(), x.cols);
+        let (cols, level) = (x.cols, self.level);
+        let (from, weight) = (&x.data, &weight.data);
+        self.map_rows(&mut y, |rows, out| {
+            let x = &from[rows.start * cols..rows.end * cols];
+            level.run(Norm { x, weight, eps, out });
+        });
+        Ok(y)
+    }
+
+    fn rope(&self, mut x: Tensor, rope: usize, head_dim: usize, step: &Started) -> Result<Tensor> {
+        let (cols, level) = (x.cols, self.level);
+        let rotation = &step.rotations[rope];
+        self.map_rows(&mut x, |rows, x| {
+            level.run(Rotate { x, cols, head_dim, first: rows.start, rotation });
+        });
+        Ok(x)
+    }
+
+    fn attend(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        cache: &mut Cache,
+        layer: usize,
+        attention: &Attention,
+        step: &Started,
+    ) -> Result<Tensor> {
+        let mut y = self.arena.tensor(q.rows(), q.cols);
+        let call = Call { q: &q.data, k: &k.data, v: &v.data, attention, step: &step.step };
+        call.run(self.level, &self.pool, cache, layer, &mut y.data);
+        Ok(y)
+    }
+
+    fn gate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        let n = x.cols / 2;
+        let mut y = self.arena.tensor(x.rows(), n);
+        let (from, level) = (&x.data, self.level);
+        self.map_rows(&mut y, |rows, out| {
+            for (row, out) in rows.zip(out.chunks_exact_mut(n)) {
+                let (gate, up) = from[row * 2 * n..][..2 * n].split_at(n);
+                out.copy_from_slice(gate);
+                level.run(Gate { activation, gate: out, up });
+            }
+        });
+        Ok(y)
+    }
+
+    fn add(&self, mut x: Tensor, y: &Tensor) -> Result<Tensor> {
+        let (cols, level, y) = (x.cols, self.level, &y.data);
+        self.map_rows(&mut x, |rows, x| {
+            level.run(Add { x, y: &y[rows.start * cols..rows.end * cols] });
+        });
+        Ok(x)
+    }
+
+    fn softcap(&self, mut x: Tensor, cap: f32) -> Result<Tensor> {
+        let level = self.level;
+        self.pool.rows(&mut x.data, 1, GRAIN, |_, x| level.run(Softcap { x, cap }));
+        Ok(x)
+    }
+
+    fn columns(&self, x: &Tensor, range: Range<usize>) -> Result<Tensor> {
+        let mut y = self.arena.tensor(x.rows(), range.len());
+        let (n, cols, from) = (range.len(), x.cols, &x.data);
+        self.map_rows(&mut y, |rows, out| {
+            for (row, out) in rows.zip(out.chunks_exact_mut(n)) {
+                out.copy_from_slice(&from[row * cols + range.start..][..n]);
+            }
+        });
+        Ok(y)
+    }
+
+    fn wanted_rows(&self, x: &Tensor, step: &Started) -> Result<Tensor> {
+        Ok(self.gather(x, step.step.wanted_rows()))
+    }
+
+    fn add_norm(
+        &self,
+        mut x: Tensor,
+        y: &Tensor,
+        weight: &Tensor,
+        eps: f32,
+    ) -> Result<(Tensor, Tensor)> {
+        let mut normed = self.arena.tensor(x.rows(), x.cols);
+        let (cols, level) = (x.cols, self.level);
+        let out = Disjoint::new(&mut normed.data);
+        let (y, weight) = (&y.data, &weight.data);
+        self.map_rows(&mut x, |rows, x| {
+            let range = rows.start * cols..rows.end * cols;
+            level.run(Add { x, y: &y[range.clone()] });
+            // SAFETY: `map_rows` hands out every row once.
+            let out = unsafe { out.slice(range) };
+            level.run(Norm { x, weight, eps, out });
+        });
+        Ok((x, normed))
+    }
+
+    fn linear_gate(&self, x: &Tensor, map: &Linear, activation: Activation) -> Result<Tensor> {
+        Ok(self.product(x, map, Some(activation)))
+    }
+}
+
+struct Norm<'a> {
+    x: &'a [f32],
+    weight: &'a [f32],
+    eps: f32,
+    out: &'a mut [f32],
+}
+
+impl Kernel for Norm<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.weight.len();
+        for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
+            // Sixteen sums beside each other, which the compiler makes vectors of.
+            let mut sums = [0.0f32; 16];
+            let parts = x.chunks_exact(16);
+            let rest: f32 = parts.remainder().iter().map(|v| v * v).sum();
+            for part in parts {
+                for (sum, v) in sums.iter_mut().zip(part) {
+                    *sum += v * v;
+                }
+            }
+            let mean = (sums.into_iter().sum::<f32>() + rest) / n as f32;
+            let scale = 1.0 / (mean + self.eps).sqrt();
+            for ((o, v), w) in out.iter_mut().zip(x).zip(self.weight) {
+                *o = v * scale * w;
+            }
+        }
+    }
+}
+
+struct Rotate<'a> {
+    x: &'a mut [f32],
+    cols: usize,
+    head_dim: usize,
+    /// The first row's place in the step.
+    first: usize,
+    rotation: &'a Rotation,
+}
+
+impl Kernel for Rotate<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let n = self.rotation.pairs;
+        for (row, x) in self.x.chunks_exact_mut(self.cols).enumerate() {
+            let at = (self.first + row) * n;
+            let (cos, sin) = (&self.rotation.cos[at..][..n], &self.rotation.sin[at..][..n]);
+            for head in x.chunks_exact_mut(self.head_dim) {
+                let (left, right) = head.split_at_mut(n);
+                for (((a, b), cos), sin) in left.iter_mut().zip(right).zip(cos).zip(sin) {
+                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                }
+            }
+        }
+    }
+}
+
+struct Gate<'a> {
+    activation: Activation,
+    gate: &'a mut [f32],
+    up: &'a [f32],
+}
+
+impl Kernel for Gate<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        math::gate(self.activation, self.gate, self.up);
+    }
+}
+
+struct Add<'a> {
+    x: &'a mut [f32],
+    y: &'a [f32],
+}
+
+impl Kernel for Add<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        self.x.iter_mut().zip(self.y).for_each(|(x, y)| *x += y);
+    }
+}
+
+struct Softcap<'a> {
+    x: &'a mut [f32],
+    cap: f32,
+}
+
+impl Kernel for Softcap<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        self.x.iter_mut().for_each(|x| *x = self.cap * math::tanh(*x / self.cap));
+    }
+}

@@ -1,0 +1,200 @@
+//! Vectors of `f32`, at the widest width that the machine has: chosen once, at run time.
+//!
+//! A [`Kernel`] is written once over [`Simd`] and compiled for every level. Sums keep their order within a level, so
+//! a row's result has the same bits whatever else is computed beside it.
+
+mod element;
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
+pub(crate) use element::Element;
+
+/// What the machine can do. A lower level may be forced, for tests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Level {
+    /// Any machine; eight lanes that the compiler may map to what the target has.
+    Scalar,
+    /// x86-64 with AVX2, FMA and F16C.
+    Avx2,
+    /// x86-64 with AVX-512 F, BW, DQ and VL.
+    Avx512,
+    /// The same with the dot product of bf16 pairs. Activations are rounded to bf16 where the weights are bf16.
+    Avx512Bf16,
+    /// AArch64.
+    Neon,
+}
+
+impl Level {
+    /// All levels that this machine has, the best first.
+    pub fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "not every target adds one")]
+        let mut levels = vec![Self::Scalar];
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2")
+                && is_x86_feature_detected!("fma")
+                && is_x86_feature_detected!("f16c");
+            let avx512 = avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl");
+            if avx2 {
+                levels.insert(0, Self::Avx2);
+            }
+            if avx512 {
+                levels.insert(0, Self::Avx512);
+            }
+            if avx512 && is_x86_feature_detected!("avx512bf16") {
+                levels.insert(0, Self::Avx512Bf16);
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        levels.insert(0, Self::Neon);
+        levels
+    }
+
+    /// The best level that this machine has.
+    pub fn best() -> Self {
+        Self::available()[0]
+    }
+
+    /// Runs `kernel` compiled for this level.
+    pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        match self {
+            // SAFETY: a level is only ever taken from `available`, which has asked the machine for it.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => unsafe { avx2::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => unsafe { avx512::run_bf16(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon => unsafe { neon::run(kernel) },
+            // SAFETY: it needs nothing.
+            _ => unsafe { kernel.run::<scalar::Scalar>() },
+        }
+    }
+}
+
+/// A computation that is compiled for every level.
+pub(crate) trait Kernel {
+    /// What it gives.
+    type Output;
+
+    /// Computes. Implementations are `#[inline(always)]`, so that they are compiled with the level's features.
+    ///
+    /// # Safety
+    /// The machine has the features of `S`.
+    unsafe fn run<S: Simd>(self) -> Self::Output;
+}
+
+/// Vectors of `f32`.
+///
+/// # Safety
+/// All functions need the machine to have the level's features; loads and stores need `LANES` elements at the pointer,
+/// which need not be aligned.
+pub(crate) trait Simd: Copy {
+    /// A vector.
+    type V: Copy;
+    /// Its lanes; divides 16.
+    const LANES: usize;
+    /// How many vectors a product's tile may keep in registers is enough for 4×6 and not only 2×4 accumulators.
+    const WIDE: bool;
+    /// The dot product with bf16 weights.
+    type Bf16: Dot<W = u16>;
+    /// The dot product with f16 weights.
+    type F16: Dot<W = u16>;
+    /// The dot product with f32 weights.
+    type F32: Dot<W = f32>;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn load_bf16(p: *const u16) -> Self::V;
+    unsafe fn load_f16(p: *const u16) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    /// `a · b + c`
+    unsafe fn mul_add(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The sum of the lanes, always in the same order.
+    unsafe fn sum(v: Self::V) -> f32;
+    /// Brings the cache line at `p`, which need not be valid, closer.
+    unsafe fn prefetch(p: *const u8);
+}
+
+/// The dot product of activations `X` with weights `W`, some elements at a time.
+///
+/// # Safety
+/// As [`Simd`]; loads need `STEP` elements.
+pub(crate) trait Dot: Copy {
+    /// How the activations are stored.
+    type X: Element;
+    /// How the weights are stored.
+    type W: Copy + Default;
+    /// Some activations.
+    type Xs: Copy;
+    /// Some weights.
+    type Ws: Copy;
+    /// Partial sums.
+    type Sums: Copy;
+    /// How many elements are loaded at a time.
+    const STEP: usize;
+
+    unsafe fn zero() -> Self::Sums;
+    unsafe fn load_x(p: *const Self::X) -> Self::Xs;
+    unsafe fn load_w(p: *const Self::W) -> Self::Ws;
+    unsafe fn add(x: Self::Xs, w: Self::Ws, sums: Self::Sums) -> Self::Sums;
+    unsafe fn sum(sums: Self::Sums) -> f32;
+}
+
+/// Writes the three dot products of a level that widens its weights to `f32`.
+macro_rules! widening_dot {
+    ($name:ident, $simd:ty, $w:ty, $load:ident) => {
+        #[derive(Clone, Copy)]
+        pub(crate) struct $name;
+        impl $crate::simd::Dot for $name {
+            type X = f32;
+            type W = $w;
+            type Xs = <$simd as $crate::simd::Simd>::V;
+            type Ws = <$simd as $crate::simd::Simd>::V;
+            type Sums = <$simd as $crate::simd::Simd>::V;
+            const STEP: usize = <$simd as $crate::simd::Simd>::LANES;
+            #[inline(always)]
+            unsafe fn zero() -> Self::Sums {
+                // SAFETY: the caller has the level's features; so for all below.
+                unsafe { <$simd>::splat(0.0) }
+            }
+            #[inline(always)]
+            unsafe fn load_x(p: *const f32) -> Self::Xs {
+                // SAFETY: the caller vouches for `p`.
+                unsafe { <$simd>::load(p) }
+            }
+            #[inline(always)]
+            unsafe fn load_w(p: *const $w) -> Self::Ws {
+                // SAFETY: the caller vouches for `p`.
+                unsafe { <$simd>::$load(p) }
+            }
+            #[inline(always)]
+            unsafe fn add(x: Self::Xs, w: Self::Ws, sums: Self::Sums) -> Self::Sums {
+                // SAFETY: the caller has the level's features.
+                unsafe { <$simd>::mul_add(x, w, sums) }
+            }
+            #[inline(always)]
+            unsafe fn sum(sums: Self::Sums) -> f32 {
+                // SAFETY: the caller has the level's features.
+                unsafe { <$simd as $crate::simd::Simd>::sum(sums) }
+            }
+        }
+    };
+}
+use widening_dot;

@@ -1,0 +1,269 @@
+//! The forward pass of every decoder, on every device, with every weight format.
+
+use crate::{
+    arch::{Architecture, Layer},
+    device::Device,
+    families::Names,
+    step::{Rotation, Step},
+    weights::{DType, RawTensor, Weights},
+};
+use inference_core::{Error, Result};
+use std::path::Path;
+
+/// A decoder whose parameters are on a device.
+#[derive(Debug)]
+pub struct Decoder<D: Device> {
+    architecture: Architecture,
+    embed: D::Linear,
+    /// `None`: the embedding. A checkpoint that stores a head means it, whatever `tie_word_embeddings` says.
+    head: Option<D::Linear>,
+    norm: D::Tensor,
+    blocks: Vec<Block<D>>,
+}
+
+/// One layer's parameters. What is optional, the checkpoint has or has not.
+#[derive(Debug)]
+struct Block<D: Device> {
+    attn_norm: D::Tensor,
+    /// Queries, keys and values, stacked.
+    qkv: D::Linear,
+    q_norm: Option<D::Tensor>,
+    k_norm: Option<D::Tensor>,
+    out: D::Linear,
+    attn_post_norm: Option<D::Tensor>,
+    ffn_norm: D::Tensor,
+    /// Gate and up, stacked.
+    gate_up: D::Linear,
+    down: D::Linear,
+    ffn_post_norm: Option<D::Tensor>,
+}
+
+/// A checkpoint, seen through the names of its family.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The tensors.
+    pub weights: &'a dyn Weights,
+    /// What they are called.
+    pub names: &'a Names,
+    /// Added to every norm's weight.
+    pub norm_offset: f32,
+    /// Where they are, for messages.
+    pub path: &'a Path,
+    /// Told how many bytes of each map have been placed.
+    pub progress: &'a dyn Fn(u64),
+}
+
+impl Source<'_> {
+    /// Which of `prefixes` makes `name` a tensor of the checkpoint; the first if none does, for the error.
+    fn prefix<'p>(&self, prefixes: &'p [&'p str], name: &str) -> &'p str {
+        let there = |p: &&&str| self.weights.has(&format!("{p}{name}"));
+        prefixes.iter().find(there).or(prefixes.first()).copied().unwrap_or_default()
+    }
+
+    /// How the embedding is stored, and so most likely the rest.
+    pub(crate) fn dtype(&self) -> Result<DType> {
+        let name = format!("{}.weight", self.names.embed);
+        let prefix = self.prefix(self.names.prefixes, &name);
+        Ok(self.weights.get(&format!("{prefix}{name}"))?.dtype)
+    }
+
+    /// A tensor that must have `shape`.
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawTensor> {
+        let raw = self.weights.get(name)?;
+        if raw.shape != shape {
+            let reason = format!(
+                "tensor `{name}` has shape {:?}, but the configuration asks for {shape:?}",
+                raw.shape
+            );
+            return Err(Error::file(self.path, reason));
+        }
+        (self.progress)(raw.bytes.len() as u64);
+        Ok(raw)
+    }
+
+    fn norm<D: Device>(&self, device: &D, name: &str, len: usize) -> Result<D::Tensor> {
+        let mut weight = self.tensor(&format!("{name}.weight"), &[len])?.to_f32();
+        weight.iter_mut().for_each(|w| *w += self.norm_offset);
+        device.vector(&weight)
+    }
+
+    fn norm_if<D: Device>(
+        &self,
+        device: &D,
+        name: Option<String>,
+        len: usize,
+    ) -> Result<Option<D::Tensor>> {
+        let there = name.filter(|n| self.weights.has(&format!("{n}.weight")));
+        there.map(|name| self.norm(device, &name, len)).transpose()
+    }
+
+    /// The stack of `names`, which have `rows` rows each; or one tensor that holds them all already.
+    fn linear<D: Device>(
+        &self,
+        device: &D,
+        names: &[String],
+        rows: &[usize],
+        cols: usize,
+    ) -> Result<D::Linear> {
+        let whole = [rows.iter().sum()];
+        let rows = if names.len() == 1 { &whole } else { rows };
+        let mut parts = Vec::new();
+        let mut bias = Vec::new();
+        for (name, &rows) in names.iter().zip(rows) {
+            parts.push(self.tensor(&format!("{name}.weight"), &[rows, cols])?);
+            let name = format!("{name}.bias");
+            if self.weights.has(&name) {
+                bias.extend(self.tensor(&name, &[rows])?.to_f32());
+            }
+        }
+        if bias.len() != 0 && bias.len() != rows.iter().sum::<usize>() {
+            let reason = format!("some but not all of {} have a bias", names.join(", "));
+            return Err(Error::file(self.path, reason));
+        }
+        device.load_linear(&parts, (!bias.is_empty()).then_some(&bias[..]))
+    }
+}
+
+impl<D: Device> Decoder<D> {
+    /// Places a checkpoint's parameters on the device.
+    ///
+    /// # Errors
+    /// A tensor that is missing or has another shape than the architecture asks for; the device's own.
+    pub fn load(device: &D, architecture: Architecture, source: Source<'_>) -> Result<Self> {
+        let Architecture { vocab, hidden, .. } = architecture;
+        let names = source.names;
+        let prefix = source.prefix(names.prefixes, &format!("{}.weight", names.embed));
+        let name = |n: &str| vec![format!("{prefix}{n}")];
+
+        let embed = source.linear(device, &name(names.embed), &[vocab], hidden)?;
+        let head = format!("{}lm_head", source.prefix(names.head, "lm_head.weight"));
+        let head = source
+            .weights
+            .has(&format!("{head}.weight"))
+            .then(|| source.linear(device, &[head], &[vocab], hidden))
+            .transpose()?;
+        let blocks = architecture
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| Block::load(device, &source, prefix, i, layer, hidden))
+            .collect::<Result<_>>()?;
+        let norm = source.norm(device, &name(names.norm)[0], hidden)?;
+        Ok(Self { embed, head, norm, blocks, architecture })
+    }
+
+    /// What it is.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Runs one step; returns the logits of the wanted rows, `[wanted, vocab]`.
+    ///
+    /// # Errors
+    /// The device's own.
+    pub fn forward(&self, device: &D, cache: &mut D::Cache, step: &Step) -> Result<D::Tensor> {
+        let a = &self.architecture;
+        let rotations: Vec<_> = a.ropes.iter().map(|r| Rotation::new(r, step)).collect();
+        let step = &device.begin(step, &rotations)?;
+        let mut x = device.embed(&self.embed, a.embed_scale, step)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = self.block(device, i, block, x, cache, step)?;
+        }
+        let x = device.wanted_rows(&x, step)?;
+        let x = device.rms_norm(&x, &self.norm, a.norm_eps)?;
+        let logits = device.linear(&x, self.head.as_ref().unwrap_or(&self.embed))?;
+        match a.logit_softcap {
+            Some(cap) => device.softcap(logits, cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// One layer: attention and feed-forward, each normed before, and after where there is a post-norm.
+    fn block(
+        &self,
+        device: &D,
+        i: usize,
+        w: &Block<D>,
+        x: D::Tensor,
+        cache: &mut D::Cache,
+        step: &D::Step,
+    ) -> Result<D::Tensor> {
+        let eps = self.architecture.norm_eps;
+
+        let h = device.rms_norm(&x, &w.attn_norm, eps)?;
+        let h = self.attention(device, i, w, &h, cache, step)?;
+        let h = norm_if(device, h, &w.attn_post_norm, eps)?;
+
+        let (x, h) = device.add_norm(x, &h, &w.ffn_norm, eps)?;
+        let h = device.linear_gate(&h, &w.gate_up, self.architecture.activation)?;
+        let h = device.linear(&h, &w.down)?;
+        let h = norm_if(device, h, &w.ffn_post_norm, eps)?;
+        device.add(x, &h)
+    }
+
+    fn attention(
+        &self,
+        device: &D,
+        i: usize,
+        w: &Block<D>,
+        x: &D::Tensor,
+        cache: &mut D::Cache,
+        step: &D::Step,
+    ) -> Result<D::Tensor> {
+        let eps = self.architecture.norm_eps;
+        let Layer { attention, rope, .. } = &self.architecture.layers[i];
+        let (nq, nkv) = (attention.q_cols(), attention.kv_cols());
+
+        let qkv = device.linear(x, &w.qkv)?;
+        let mut q = norm_if(device, device.columns(&qkv, 0..nq)?, &w.q_norm, eps)?;
+        let mut k = norm_if(device, device.columns(&qkv, nq..nq + nkv)?, &w.k_norm, eps)?;
+        let v = device.columns(&qkv, nq + nkv..nq + 2 * nkv)?;
+        if let Some(rope) = *rope {
+            q = device.rope(q, rope, attention.head_dim, step)?;
+            k = device.rope(k, rope, attention.head_dim, step)?;
+        }
+        let h = device.attend(&q, &k, &v, cache, i, attention, step)?;
+        device.linear(&h, &w.out)
+    }
+}
+
+impl<D: Device> Block<D> {
+    fn load(
+        device: &D,
+        source: &Source<'_>,
+        prefix: &str,
+        i: usize,
+        layer: &Layer,
+        hidden: usize,
+    ) -> Result<Self> {
+        let Layer { attention: a, ffn, .. } = layer;
+        let names = source.names;
+        let name = |n: &str| format!("{prefix}layers.{i}.{n}");
+        let all = |ns: &[&str]| ns.iter().map(|n| name(n)).collect::<Vec<_>>();
+        let (q, kv) = (a.q_cols(), a.kv_cols());
+        Ok(Self {
+            attn_norm: source.norm(device, &name(names.attn_norm), hidden)?,
+            qkv: source.linear(device, &all(names.qkv), &[q, kv, kv], hidden)?,
+            q_norm: source.norm_if(device, Some(name(names.q_norm)), a.head_dim)?,
+            k_norm: source.norm_if(device, Some(name(names.k_norm)), a.head_dim)?,
+            out: source.linear(device, &[name(names.out)], &[hidden], q)?,
+            attn_post_norm: source.norm_if(device, names.attn_post_norm.map(name), hidden)?,
+            ffn_norm: source.norm(device, &name(names.ffn_norm), hidden)?,
+            gate_up: source.linear(device, &all(names.gate_up), &[*ffn, *ffn], hidden)?,
+            down: source.linear(device, &[name(names.down)], &[hidden], *ffn)?,
+            ffn_post_norm: source.norm_if(device, names.ffn_post_norm.map(name), hidden)?,
+        })
+    }
+}
+
+fn norm_if<D: Device>(
+    device: &D,
+    x: D::Tensor,
+    weight: &Option<D::Tensor>,
+    eps: f32,
+) -> Result<D::Tensor> {
+    match weight {
+        Some(w) => device.rms_norm(&x, w, eps),
+        None => Ok(x),
+    }
+}

@@ -1,0 +1,167 @@
+//! The arithmetic that a decoder needs, on one device.
+
+use crate::{
+    arch::{Activation, Attention},
+    step::{Rotation, Step},
+    weights::RawTensor,
+};
+use inference_core::{CacheDtype, Result};
+use std::ops::Range;
+
+/// Computes.
+///
+/// Activations are matrices `[rows, cols]`, one row per token of the step. Calls may return before the work is done;
+/// [`read`](Self::read) waits. An operand passed by value may be overwritten.
+///
+/// Every row of a result depends on that row of the operands alone (and, in [`attend`](Self::attend), on its
+/// sequence): never on what else is in the step. A device whose kernels keep the order of every sum gives the same
+/// bits for a sequence alone, in a batch, and in chunks.
+pub trait Device {
+    /// A matrix of activations, or a vector of parameters.
+    type Tensor;
+    /// `y = x·Wᵀ + b`, as this device stores it.
+    type Linear;
+    /// Keys and values of every layer, in blocks of [`block_len`](Self::block_len) tokens.
+    type Cache;
+    /// A step's tokens, positions, rotations and block tables, where the kernels can read them.
+    type Step;
+
+    /// Parameters `[n]`.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn vector(&self, values: &[f32]) -> Result<Self::Tensor>;
+
+    /// A linear map of `parts`, each `[out, in]`, stacked along `out`: q, k and v become one.
+    /// The decoder has checked the shapes. `bias` has one entry per row of the stack.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](inference_core::Error::Unsupported) for a type it can't compute with; the device's own.
+    fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<Self::Linear>;
+
+    /// Tokens of a cache block.
+    fn block_len(&self) -> usize;
+
+    /// Bytes that one cache block of these layers takes.
+    fn block_bytes(&self, layers: &[Attention], dtype: CacheDtype) -> u64 {
+        let size = match dtype {
+            CacheDtype::F32 => 4,
+            _ => 2,
+        };
+        let columns: usize = layers.iter().map(|a| 2 * a.kv_cols()).sum();
+        (columns * size * self.block_len()) as u64
+    }
+
+    /// A cache of `blocks` blocks for these layers.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`](inference_core::Error::Unsupported) for a `dtype` it can't store; out of memory.
+    fn cache(
+        &self,
+        layers: &[Attention],
+        blocks: usize,
+        dtype: CacheDtype,
+    ) -> Result<Self::Cache>;
+
+    /// Starts a forward pass: uploads what the kernels need. One rotation per rope of the architecture.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<Self::Step>;
+
+    /// Waits, and brings a matrix to the host, row-major.
+    ///
+    /// # Errors
+    /// The device's own, of this or of an earlier call.
+    fn read(&self, x: Self::Tensor) -> Result<Vec<f32>>;
+
+    /// How much memory it holds and has.
+    fn memory(&self) -> Memory;
+
+    /// `scale · table[token]` for every token of the step.
+    ///
+    /// # Errors
+    /// The device's own, as for all operations below.
+    fn embed(&self, table: &Self::Linear, scale: f32, step: &Self::Step) -> Result<Self::Tensor>;
+
+    /// `x·Wᵀ + b`: `[rows, in] → [rows, out]`.
+    fn linear(&self, x: &Self::Tensor, map: &Self::Linear) -> Result<Self::Tensor>;
+
+    /// `x / √(mean(x²) + eps) · weight` over every group of `weight.len()` columns: a whole row, or each head of it
+    /// (<https://arxiv.org/abs/1910.07467>).
+    fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32) -> Result<Self::Tensor>;
+
+    /// Rotates every head by rotation `rope` of the step; see [`Rope`](crate::arch::Rope).
+    fn rope(
+        &self,
+        x: Self::Tensor,
+        rope: usize,
+        head_dim: usize,
+        step: &Self::Step,
+    ) -> Result<Self::Tensor>;
+
+    /// Writes keys and values `[rows, kv_cols]` into the cache of `layer`, then attends causally:
+    /// `[rows, q_cols] → [rows, q_cols]`. Paging, window, softcap and grouped heads are inside.
+    #[expect(clippy::too_many_arguments, reason = "it is what attention depends on")]
+    fn attend(
+        &self,
+        q: &Self::Tensor,
+        k: &Self::Tensor,
+        v: &Self::Tensor,
+        cache: &mut Self::Cache,
+        layer: usize,
+        attention: &Attention,
+        step: &Self::Step,
+    ) -> Result<Self::Tensor>;
+
+    /// `[rows, 2n] → [rows, n]`: `activation(left half) ⊙ right half`.
+    fn gate(&self, x: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;
+
+    /// `x + y`.
+    fn add(&self, x: Self::Tensor, y: &Self::Tensor) -> Result<Self::Tensor>;
+
+    /// `cap · tanh(x / cap)`.
+    fn softcap(&self, x: Self::Tensor, cap: f32) -> Result<Self::Tensor>;
+
+    /// Some columns of `x`.
+    fn columns(&self, x: &Self::Tensor, range: Range<usize>) -> Result<Self::Tensor>;
+
+    /// The rows whose logits are wanted; only these reach the head.
+    fn wanted_rows(&self, x: &Self::Tensor, step: &Self::Step) -> Result<Self::Tensor>;
+
+    // Fusions. Each is defined by its body; a device overrides one only to be faster.
+
+    /// `x + y`, and its norm.
+    fn add_norm(
+        &self,
+        x: Self::Tensor,
+        y: &Self::Tensor,
+        weight: &Self::Tensor,
+        eps: f32,
+    ) -> Result<(Self::Tensor, Self::Tensor)> {
+        let sum = self.add(x, y)?;
+        let normed = self.rms_norm(&sum, weight, eps)?;
+        Ok((sum, normed))
+    }
+
+    /// `gate(x·Wᵀ + b)`.
+    fn linear_gate(
+        &self,
+        x: &Self::Tensor,
+        map: &Self::Linear,
+        activation: Activation,
+    ) -> Result<Self::Tensor> {
+        self.gate(&self.linear(x, map)?, activation)
+    }
+}
+
+/// A device's memory, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Held now.
+    pub active: u64,
+    /// Most that was ever held.
+    pub peak: u64,
+    /// Free for a model to be loaded.
+    pub available: u64,
+}

@@ -1,0 +1,241 @@
+//! The thread that owns the device: sequences in, tokens out.
+
+use crate::{
+    decoder::Decoder,
+    device::Device,
+    scheduler::{Advance, Flow, Scheduler, Sequence},
+};
+use inference_core::{Error, Result};
+use inference_text::{Generation, MemoryUse, Scoring};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Mutex, PoisonError, mpsc},
+    thread::JoinHandle,
+    time::Instant,
+};
+
+/// What a sequence is for.
+pub(crate) enum Task {
+    /// To be continued.
+    Generate(Box<Generation>),
+    /// To be scored.
+    Score(Scoring),
+}
+
+impl Task {
+    fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
+        match self {
+            Self::Generate(generation) => generation.fail(error, memory),
+            Self::Score(scoring) => scoring.fail(error),
+        }
+    }
+
+    /// Ends it if it was cancelled, is out of time, or nobody waits for it.
+    fn end_if_interrupted(&mut self, memory: &dyn Fn() -> MemoryUse) -> Flow {
+        match self {
+            Self::Generate(generation) => {
+                let Some(reason) = generation.interrupted() else { return Flow::Continue };
+                generation.end(reason, memory);
+            }
+            Self::Score(scoring) => {
+                let Err(error) = scoring.interrupted() else { return Flow::Continue };
+                scoring.fail(error);
+            }
+        }
+        Flow::Done
+    }
+}
+
+enum Message {
+    Run(Sequence<Task>),
+    Close,
+}
+
+/// Everything the thread needs; built on the thread itself, so a device need not be `Send`.
+pub(crate) struct Loaded<D: Device> {
+    pub(crate) device: D,
+    pub(crate) decoder: Decoder<D>,
+    pub(crate) cache: D::Cache,
+    pub(crate) scheduler: Scheduler<Task>,
+}
+
+/// The other threads' handle on it.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    inbox: mpsc::Sender<Message>,
+    thread: Mutex<Option<JoinHandle<Option<String>>>>,
+    /// Why nothing can be submitted any more.
+    over: Mutex<Option<Error>>,
+}
+
+impl Runner {
+    /// Starts the thread, and waits until `load` has run on it.
+    pub(crate) fn start<D: Device + 'static, R: Send + 'static>(
+        load: impl FnOnce() -> Result<(Loaded<D>, R)> + Send + 'static,
+    ) -> Result<(Self, R)> {
+        let (inbox, messages) = mpsc::channel();
+        let (ready, loaded) = mpsc::channel();
+        let body = move || match catch_unwind(AssertUnwindSafe(load)) {
+            Ok(Ok((loaded, report))) => {
+                // The caller waits for this right below.
+                let _ = ready.send(Ok(report));
+                serve(loaded, &messages)
+            }
+            Ok(Err(error)) => {
+                let _ = ready.send(Err(error));
+                None
+            }
+            Err(panic) => {
+                let reason = format!("while loading: {}", panic_text(&*panic));
+                let _ = ready.send(Err(Error::EngineStopped { reason }));
+                None
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("inference-engine".to_owned())
+            .spawn(body)
+            .map_err(|e| Error::Device { reason: format!("no thread could be started: {e}") })?;
+        let died = || Error::EngineStopped { reason: "its thread died while loading".to_owned() };
+        let report = loaded.recv().map_err(|_| died())??;
+        let thread = Mutex::new(Some(thread));
+        Ok((Self { inbox, thread, over: Mutex::new(None) }, report))
+    }
+
+    /// Whether anything can still be submitted.
+    pub(crate) fn check(&self) -> Result<()> {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        over.clone().map_or(Ok(()), Err)
+    }
+
+    /// Puts a sequence to work.
+    pub(crate) fn submit(&self, sequence: Sequence<Task>) -> Result<()> {
+        self.check()?;
+        self.inbox.send(Message::Run(sequence)).map_err(|_| self.join(None))
+    }
+
+    /// Waits for the running step, ends everything, and frees the device.
+    pub(crate) fn close(&self) {
+        // A thread that is gone already has closed.
+        let _ = self.inbox.send(Message::Close);
+        self.join(Some(Error::Closed));
+    }
+
+    /// Waits for the thread; remembers and returns why it is over: its panic if there was one, else `reason`.
+    fn join(&self, reason: Option<Error>) -> Error {
+        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            let panic = thread.join().unwrap_or_else(|panic| Some(panic_text(&*panic)));
+            let stopped = panic.map(|reason| Error::EngineStopped { reason });
+            *over = stopped.or(reason).or(Some(Error::Closed));
+        }
+        over.clone().unwrap_or(Error::Closed)
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Serves until it is closed; a panic ends every stream with an error, and gives its message.
+fn serve<D: Device>(mut loaded: Loaded<D>, inbox: &mpsc::Receiver<Message>) -> Option<String> {
+    let panic = catch_unwind(AssertUnwindSafe(|| run(&mut loaded, inbox))).err();
+    let reason = panic.map(|p| panic_text(&*p));
+    let error = match &reason {
+        Some(reason) => Error::EngineStopped { reason: reason.clone() },
+        None => Error::Closed,
+    };
+    let memory = MemoryUse::default;
+    loaded.scheduler.sweep(|task| {
+        task.fail(error.clone(), &memory);
+        Flow::Done
+    });
+    for message in inbox.try_iter() {
+        if let Message::Run(mut sequence) = message {
+            sequence.task.fail(error.clone(), &memory);
+        }
+    }
+    reason
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_owned())
+}
+
+/// Steps until `Close` comes, or everybody who could send it is gone.
+fn run<D: Device>(loaded: &mut Loaded<D>, inbox: &mpsc::Receiver<Message>) {
+    let Loaded { device, decoder, cache, scheduler } = loaded;
+    let memory = || {
+        let memory = device.memory();
+        MemoryUse { active: memory.active, peak: memory.peak }
+    };
+    loop {
+        let first = if scheduler.is_idle() { inbox.recv().ok() } else { None };
+        if first.is_none() && scheduler.is_idle() {
+            return;
+        }
+        for message in first.into_iter().chain(inbox.try_iter()) {
+            match message {
+                Message::Run(sequence) => scheduler.add(sequence),
+                Message::Close => return,
+            }
+        }
+        scheduler.sweep(|task| task.end_if_interrupted(&memory));
+        let step = scheduler.next_step();
+        if step.is_empty() {
+            continue;
+        }
+        let began = Instant::now();
+        let logits = decoder.forward(device, cache, &step).and_then(|x| device.read(x));
+        let vocab = decoder.architecture().vocab;
+        match logits {
+            Ok(mut logits) => scheduler.finish_step(&step, |sequence, advance| {
+                let rows = advance.rows.start * vocab..advance.rows.end * vocab;
+                advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
+            }),
+            Err(error) => scheduler.finish_step(&step, |sequence, _| {
+                sequence.task.fail(error.clone(), &memory);
+                Flow::Done
+            }),
+        }
+    }
+}
+
+/// Gives a sequence the logits of its wanted rows, `[rows, vocab]`.
+fn advance_task(
+    sequence: &mut Sequence<Task>,
+    advance: &Advance,
+    logits: &mut [f32],
+    vocab: usize,
+    began: Instant,
+    memory: &dyn Fn() -> MemoryUse,
+) -> Flow {
+    match &mut sequence.task {
+        Task::Generate(generation) => {
+            generation.begun(began);
+            if !advance.complete {
+                return Flow::Continue;
+            }
+            match generation.next(&sequence.tokens, logits, memory) {
+                Some(token) => sequence.tokens.push(token),
+                None => return Flow::Done,
+            }
+            Flow::Continue
+        }
+        Task::Score(scoring) => {
+            let first = advance.wanted_before;
+            for (i, row) in logits.chunks_exact(vocab).enumerate() {
+                scoring.row(first + i, row);
+            }
+            if !advance.complete {
+                return Flow::Continue;
+            }
+            scoring.complete();
+            Flow::Done
+        }
+    }
+}

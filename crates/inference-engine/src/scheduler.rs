@@ -1,0 +1,338 @@
+//! Which sequences run in the next step. Pure: no clock, no channel, no device.
+
+use crate::{blocks::BlockPool, step::Step};
+use std::{collections::VecDeque, ops::Range};
+
+/// A sequence of tokens that is worked on; `T` is what the caller knows of it.
+#[derive(Debug)]
+pub struct Sequence<T> {
+    /// Prompt, and what was generated.
+    pub tokens: Vec<u32>,
+    /// The length that its prompt's rotary embedding is computed for: see [`Step::push`].
+    rope_len: usize,
+    /// Which logits are wanted.
+    wanted: Wanted,
+    /// How many tokens are in the cache.
+    cached: usize,
+    /// Cache blocks that hold them, in order.
+    blocks: Vec<u32>,
+    /// The caller's part.
+    pub task: T,
+}
+
+/// Which positions' logits a sequence wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// The newest token's.
+    Last,
+    /// Those from this position on.
+    From(usize),
+}
+
+impl<T> Sequence<T> {
+    /// A sequence that starts with the prompt `tokens`, at least one.
+    pub fn new(tokens: Vec<u32>, wanted: Wanted, task: T) -> Self {
+        debug_assert!(!tokens.is_empty());
+        Self { rope_len: tokens.len(), tokens, wanted, cached: 0, blocks: Vec::new(), task }
+    }
+
+    /// How many of the rows at these positions are wanted; they are the last ones.
+    fn wanted_of(&self, positions: &Range<usize>) -> usize {
+        let from = match self.wanted {
+            Wanted::Last => self.tokens.len() - 1,
+            Wanted::From(from) => from,
+        };
+        positions.end.saturating_sub(from.max(positions.start))
+    }
+}
+
+/// What became of a sequence in a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Advance {
+    /// The wanted rows in the step's logits; empty in the middle of a prompt.
+    pub rows: Range<usize>,
+    /// How many of the sequence's wanted rows came before, in earlier steps.
+    pub wanted_before: usize,
+    /// All tokens are in the cache: it needs a new one, or is done.
+    pub complete: bool,
+}
+
+/// Whether a sequence goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// It has a new token, or prompt left.
+    Continue,
+    /// It gives its blocks back.
+    Done,
+}
+
+/// The sequences that wait and run.
+#[derive(Debug)]
+pub struct Scheduler<T> {
+    waiting: VecDeque<Sequence<T>>,
+    /// Oldest first. Only ever the youngest is preempted, so the oldest always gets on.
+    running: Vec<Sequence<T>>,
+    /// For each span of the current step, its index in `running`.
+    scheduled: Vec<usize>,
+    pool: BlockPool,
+    slots: usize,
+    step_tokens: usize,
+    /// A sequence that grows longer than this is computed anew, for its rotary embedding has changed.
+    restart_above: Option<usize>,
+    preemptions: usize,
+}
+
+impl<T> Scheduler<T> {
+    /// At most `slots` sequences run at once; a step has at most `step_tokens` prompt tokens, plus one for each
+    /// sequence that decodes.
+    pub fn new(pool: BlockPool, slots: usize, step_tokens: usize) -> Self {
+        let (waiting, running, scheduled) = Default::default();
+        let restart_above = None;
+        Self { waiting, running, scheduled, pool, slots, step_tokens, restart_above, preemptions: 0 }
+    }
+
+    /// Computes a sequence anew once it is longer than `length`: see
+    /// [`Architecture::restart_above`](crate::arch::Architecture::restart_above).
+    #[must_use]
+    pub fn restart_above(mut self, length: Option<usize>) -> Self {
+        self.restart_above = length;
+        self
+    }
+
+    /// Adds a sequence; it runs when its turn comes.
+    pub fn add(&mut self, sequence: Sequence<T>) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Cache blocks in use.
+    pub fn blocks_used(&self) -> usize {
+        self.pool.used()
+    }
+
+    /// How often a sequence had to give up its place and start over.
+    pub fn preemptions(&self) -> usize {
+        self.preemptions
+    }
+
+    /// Drops every sequence, waiting or running, that `goes_on` says `Done` of, and frees its blocks.
+    pub fn sweep(&mut self, mut goes_on: impl FnMut(&mut T) -> Flow) {
+        let pool = &mut self.pool;
+        let mut keep = |s: &mut Sequence<T>| {
+            let keep = goes_on(&mut s.task) == Flow::Continue;
+            if !keep {
+                pool.release(&mut s.blocks);
+            }
+            keep
+        };
+        self.waiting.retain_mut(&mut keep);
+        self.running.retain_mut(&mut keep);
+    }
+
+    /// One token of each running sequence that decodes; then as much prompt as the step holds, oldest first.
+    /// A sequence that can't grow makes the youngest give up its blocks and start over.
+    pub fn next_step(&mut self) -> Step {
+        self.grow_running();
+        self.admit();
+        if let Some(length) = self.restart_above {
+            let crossed =
+                |s: &&mut Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
+            for seq in self.running.iter_mut().filter(crossed) {
+                seq.rope_len = seq.tokens.len();
+                seq.cached = 0;
+            }
+        }
+        let mut step = Step::default();
+        self.scheduled.clear();
+        let mut room = self.step_tokens;
+        for prompts in [false, true] {
+            for (i, seq) in self.running.iter().enumerate() {
+                let new = seq.tokens.len() - seq.cached;
+                if (new > 1) != prompts {
+                    continue;
+                }
+                let new = if prompts { new.min(room) } else { new };
+                if prompts {
+                    room -= new;
+                }
+                if new == 0 {
+                    continue;
+                }
+                let positions = seq.cached..seq.cached + new;
+                let wanted = seq.wanted_of(&positions);
+                let tokens = &seq.tokens[positions];
+                step.push(tokens, seq.cached, seq.rope_len, &seq.blocks, wanted);
+                self.scheduled.push(i);
+            }
+        }
+        step
+    }
+
+    /// Gives every running sequence the blocks for its tokens, preempting the youngest where there are too few.
+    fn grow_running(&mut self) {
+        let mut i = 0;
+        while i < self.running.len() {
+            let seq = &mut self.running[i];
+            if self.pool.grow(&mut seq.blocks, seq.tokens.len()) {
+                i += 1;
+                continue;
+            }
+            // If it is the youngest itself that can't grow, it waits until another one ends.
+            let mut youngest = self.running.pop().expect("i < running.len()");
+            self.pool.release(&mut youngest.blocks);
+            youngest.cached = 0;
+            self.preemptions += 1;
+            self.waiting.push_front(youngest);
+        }
+    }
+
+    fn admit(&mut self) {
+        while self.running.len() < self.slots
+            && let Some(seq) = self.waiting.front_mut()
+            && self.pool.grow(&mut seq.blocks, seq.tokens.len())
+        {
+            self.running.extend(self.waiting.pop_front());
+        }
+    }
+
+    /// Tells each sequence of the step how it got on; those that are `Done` leave and free their blocks.
+    pub fn finish_step(
+        &mut self,
+        step: &Step,
+        mut advance: impl FnMut(&mut Sequence<T>, Advance) -> Flow,
+    ) {
+        let mut done = vec![false; self.running.len()];
+        let mut row = 0;
+        for (span, &i) in step.spans.iter().zip(&self.scheduled) {
+            let seq = &mut self.running[i];
+            seq.cached = span.context;
+            let rows = row..row + span.wanted;
+            row = rows.end;
+            let wanted_before = match seq.wanted {
+                Wanted::Last => 0,
+                Wanted::From(from) => (span.context - span.wanted).saturating_sub(from),
+            };
+            let complete = seq.cached == seq.tokens.len();
+            done[i] = advance(seq, Advance { rows, wanted_before, complete }) == Flow::Done;
+        }
+        let mut done = done.into_iter();
+        let pool = &mut self.pool;
+        self.running.retain_mut(|seq| {
+            let leaves = done.next().unwrap_or_default();
+            if leaves {
+                pool.release(&mut seq.blocks);
+            }
+            !leaves
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    /// Runs `prompts` (length, tokens to generate) to the end, in place of a model that counts; returns what each one
+    /// generated, and how often one was preempted.
+    fn run(
+        prompts: &[(usize, usize)],
+        pool: BlockPool,
+        slots: usize,
+        step_tokens: usize,
+    ) -> (BTreeMap<usize, Vec<u32>>, usize) {
+        let mut scheduler = Scheduler::new(pool, slots, step_tokens);
+        for (id, &(len, _)) in prompts.iter().enumerate() {
+            let tokens = (0..len as u32).collect();
+            scheduler.add(Sequence::new(tokens, Wanted::Last, (id, Vec::new())));
+        }
+        let mut finished = BTreeMap::new();
+        for _ in 0..100_000 {
+            if scheduler.is_idle() {
+                assert_eq!(scheduler.blocks_used(), 0);
+                return (finished, scheduler.preemptions());
+            }
+            let step = scheduler.next_step();
+            assert!(!step.is_empty(), "a step that does nothing never ends");
+            assert!(step.spans.len() <= slots);
+            scheduler.finish_step(&step, |seq, advance| {
+                if !advance.complete {
+                    assert!(advance.rows.is_empty());
+                    return Flow::Continue;
+                }
+                assert_eq!(advance.rows.len(), 1);
+                let token = seq.tokens.len() as u32;
+                seq.tokens.push(token);
+                let (id, out) = &mut seq.task;
+                out.push(token);
+                if out.len() == prompts[*id].1 {
+                    finished.insert(*id, std::mem::take(out));
+                    return Flow::Done;
+                }
+                Flow::Continue
+            });
+        }
+        panic!("it does not end");
+    }
+
+    proptest! {
+        #[test]
+        fn everyone_ends_with_the_same_tokens_whatever_the_pool(
+            prompts in proptest::collection::vec((1usize..30, 1usize..12), 1..8),
+            block_len in 1usize..9,
+            spare in 0usize..10,
+            slots in 1usize..5,
+            step_tokens in 1usize..40,
+        ) {
+            let longest = prompts.iter().map(|(p, g)| p + g).max().unwrap_or(1);
+            let pool = BlockPool::new(longest.div_ceil(block_len) + spare, block_len);
+            let (finished, _) = run(&prompts, pool, slots, step_tokens);
+            for (id, (len, generate)) in prompts.iter().enumerate() {
+                let want: Vec<u32> = (*len as u32..(len + generate) as u32).collect();
+                prop_assert_eq!(&finished[&id], &want);
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_pool_preempts() {
+        let (_, preemptions) = run(&[(4, 8), (4, 8)], BlockPool::new(4, 4), 2, 64);
+        assert!(preemptions > 0);
+    }
+
+    #[test]
+    fn a_sequence_that_crosses_the_length_starts_over_once() {
+        let pool = BlockPool::new(8, 4);
+        let mut scheduler = Scheduler::new(pool, 1, 64).restart_above(Some(6));
+        scheduler.add(Sequence::new((0..5).collect(), Wanted::Last, ()));
+        let mut rows = Vec::new();
+        while !scheduler.is_idle() {
+            let step = scheduler.next_step();
+            rows.push((step.tokens.len(), step.lengths[0]));
+            scheduler.finish_step(&step, |seq, _| {
+                seq.tokens.push(0);
+                if seq.tokens.len() > 9 { Flow::Done } else { Flow::Continue }
+            });
+        }
+        assert_eq!(rows, [(5, 5), (1, 6), (7, 7), (1, 8), (1, 9)]);
+    }
+
+    #[test]
+    fn wanted_rows_are_found_across_chunks() {
+        let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1, 3);
+        scheduler.add(Sequence::new((0..8).collect(), Wanted::From(4), ()));
+        let mut seen = Vec::new();
+        while !scheduler.is_idle() {
+            let step = scheduler.next_step();
+            scheduler.finish_step(&step, |_, advance| {
+                seen.extend(advance.rows.map(|row| (advance.wanted_before, row)));
+                if advance.complete { Flow::Done } else { Flow::Continue }
+            });
+        }
+        assert_eq!(seen, [(0, 0), (0, 1), (2, 0), (2, 1)]);
+    }
+}

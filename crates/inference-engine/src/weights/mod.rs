@@ -1,0 +1,78 @@
+//! Where parameters come from. Every checkpoint format ends here as named tensors in Hugging Face's layout.
+
+mod header;
+mod mapped;
+mod safetensors;
+
+pub use self::safetensors::SafeTensors;
+
+use bytes::Bytes;
+use half::{bf16, f16};
+use inference_core::Result;
+
+/// How the numbers of a tensor are stored, little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DType {
+    /// 32-bit IEEE floating point.
+    F32,
+    /// 16-bit IEEE floating point.
+    F16,
+    /// The upper half of a 32-bit IEEE number.
+    Bf16,
+}
+
+impl DType {
+    /// Bytes of one number.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// A tensor as it lies in a file. Cloning shares the bytes.
+#[derive(Debug, Clone)]
+pub struct RawTensor {
+    /// How its numbers are stored.
+    pub dtype: DType,
+    /// `[out, in]` of a matrix, row-major; `[n]` of a vector.
+    pub shape: Vec<usize>,
+    /// `shape.product() · dtype.size()` bytes; not necessarily aligned.
+    pub bytes: Bytes,
+}
+
+impl RawTensor {
+    /// The numbers, widened.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let pairs = || self.bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+        match self.dtype {
+            DType::F32 => self
+                .bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+                .collect(),
+            DType::F16 => pairs().map(|b| f16::from_le_bytes(b).to_f32()).collect(),
+            DType::Bf16 => pairs().map(|b| bf16::from_le_bytes(b).to_f32()).collect(),
+        }
+    }
+}
+
+/// A checkpoint's tensors, by the names they have there.
+pub trait Weights {
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`](inference_core::Error::MissingTensor), or `InvalidFile` for a type we can't compute with.
+    fn get(&self, name: &str) -> Result<RawTensor>;
+
+    /// Whether there is a tensor called `name`.
+    fn has(&self, name: &str) -> bool;
+
+    /// Bytes of all tensors.
+    fn bytes(&self) -> u64;
+
+    /// Numbers in all tensors.
+    fn parameters(&self) -> u64;
+}

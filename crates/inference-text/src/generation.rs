@@ -1,0 +1,254 @@
+//! One running sequence's output: sampling, detokenising, stop rules, its stream and its metrics.
+
+use crate::{
+    Detokenizer, Tokenizer,
+    channel::{Sender, channel},
+    sampling::{History, Sampler, logprobs},
+    stop::StopTexts,
+};
+use inference_core::{
+    CancelToken, Error, FinishReason, GenerateOptions, Metrics, Result, Token, TokenStream,
+};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// What all generations of a model share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The checkpoint's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Tokens that end every output, as the checkpoint declares.
+    pub end_tokens: Vec<u32>,
+    /// The metrics of the call that finished last.
+    pub last: Mutex<Metrics>,
+}
+
+/// When a call is to end early.
+#[derive(Debug, Clone)]
+pub(crate) struct Limits {
+    started: Instant,
+    timeout: Option<Duration>,
+    cancel: Option<CancelToken>,
+}
+
+impl Limits {
+    /// From now on.
+    pub(crate) fn new(timeout: Option<Duration>, cancel: Option<CancelToken>) -> Self {
+        Self { started: Instant::now(), timeout, cancel }
+    }
+
+    /// Why the call is to end now, if it is.
+    pub(crate) fn reached(&self) -> Option<FinishReason> {
+        if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {
+            return Some(FinishReason::Cancelled);
+        }
+        let timed_out = self.timeout.is_some_and(|t| self.started.elapsed() >= t);
+        timed_out.then_some(FinishReason::TimedOut)
+    }
+
+    /// The same as an error, for calls that have nothing to show yet.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] or [`Error::TimedOut`].
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.reached() {
+            None => Ok(()),
+            Some(FinishReason::TimedOut) => {
+                Err(Error::TimedOut { after: self.timeout.unwrap_or_default() })
+            }
+            Some(_) => Err(Error::Cancelled),
+        }
+    }
+}
+
+/// The output of one sequence, on the engine's thread.
+pub struct Generation {
+    shared: Arc<Shared>,
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    stop: StopTexts,
+    stop_tokens: Vec<u32>,
+    max_tokens: usize,
+    logprobs: Option<usize>,
+    return_logits: bool,
+    limits: Limits,
+    sender: Sender,
+    /// Tokens whose text is not settled.
+    held: Vec<Token>,
+    prompt_len: usize,
+    generated: usize,
+    metrics: Metrics,
+    first_work: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+/// Bytes of device memory: held now, and the most that was ever held.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct MemoryUse {
+    /// Held now.
+    pub active: u64,
+    /// Most that was ever held.
+    pub peak: u64,
+}
+
+impl Generation {
+    /// The output of a prompt of `prompt_len` tokens, and the stream that the caller reads it from.
+    /// `options` have been validated.
+    pub fn new(
+        shared: &Arc<Shared>,
+        prompt_len: usize,
+        options: &GenerateOptions,
+    ) -> (Self, TokenStream) {
+        let (sender, receiver) = channel();
+        let generation = Self {
+            sampler: Sampler::new(options),
+            detokenizer: Detokenizer::new(shared.tokenizer.clone()),
+            stop: StopTexts::new(&options.stop),
+            stop_tokens: options.stop_tokens.clone(),
+            max_tokens: options.max_tokens,
+            logprobs: options.logprobs,
+            return_logits: options.return_logits,
+            limits: Limits::new(options.timeout, options.cancel.clone()),
+            sender,
+            held: Vec::new(),
+            prompt_len,
+            generated: 0,
+            metrics: Metrics::default(),
+            first_work: None,
+            first_token: None,
+            shared: shared.clone(),
+        };
+        (generation, TokenStream::new(receiver))
+    }
+
+    /// Why it is to end before its next token, if it is: cancelled, out of time, or nobody reads.
+    pub fn interrupted(&self) -> Option<FinishReason> {
+        match self.sender.is_dropped() {
+            true => Some(FinishReason::Cancelled),
+            false => self.limits.reached(),
+        }
+    }
+
+    /// Notes when work on the prompt began, if that is not known yet.
+    pub fn begun(&mut self, at: Instant) {
+        self.first_work.get_or_insert(at);
+    }
+
+    /// Chooses the token after `tokens` (prompt and output) from `logits`, the model's own and one per vocabulary
+    /// entry, which it changes. `None`: the output has ended, and so has the stream.
+    pub fn next(
+        &mut self,
+        tokens: &[u32],
+        logits: &mut [f32],
+        memory: &dyn Fn() -> MemoryUse,
+    ) -> Option<u32> {
+        match self.choose(tokens, logits) {
+            Err(error) => {
+                self.fail(error, memory);
+                None
+            }
+            Ok((token, None)) => Some(token),
+            Ok((_, Some(reason))) => {
+                self.end(reason, memory);
+                None
+            }
+        }
+    }
+
+    fn choose(
+        &mut self,
+        tokens: &[u32],
+        logits: &mut [f32],
+    ) -> Result<(u32, Option<FinishReason>)> {
+        let history = History { tokens, prompt_len: self.prompt_len };
+        let whole: Option<Box<[f32]>> = self.return_logits.then(|| (&*logits).into());
+        let before = self.logprobs.map(|_| logits.to_vec());
+        // Rows beyond the tokenizer's vocabulary are padding, which no text can come from.
+        let real = logits.len().min(self.shared.tokenizer.vocab_len());
+        let id = self.sampler.sample(history, &mut logits[..real])?;
+        self.first_token.get_or_insert_with(Instant::now);
+        if self.stop_tokens.contains(&id) || self.shared.end_tokens.contains(&id) {
+            return Ok((id, Some(FinishReason::Stop)));
+        }
+        self.generated += 1;
+        let mut token = Token::new(id, "");
+        token.logits = whole;
+        if let (Some(n), Some(before)) = (self.logprobs, before) {
+            let (own, top) = logprobs(&before, &[id], n);
+            token.logprob = own.first().copied();
+            token.top_logprobs = top;
+        }
+        self.held.push(token);
+        let text: Option<String> = self.detokenizer.push(id)?;
+        if let Some(text) = text
+            && self.settle(&text)
+        {
+            return Ok((id, Some(FinishReason::Stop)));
+        }
+        let full = self.generated >= self.max_tokens;
+        Ok((id, full.then_some(FinishReason::Length)))
+    }
+
+    /// Takes text that only stop texts may still change, and delivers the tokens that it settles.
+    /// `true`: it held a stop text, and the output ends before it.
+    fn settle(&mut self, text: &str) -> bool {
+        let scanned = self.stop.push(text);
+        // While text is held back, so is the newest token: at the end there must be one to carry the text.
+        let keep = usize::from(self.stop.holds());
+        self.deliver(&scanned.text, keep);
+        scanned.stopped
+    }
+
+    /// Delivers the held tokens but the last `keep`; `text` goes with the last of those delivered.
+    fn deliver(&mut self, text: &str, keep: usize) {
+        let count = self.held.len().saturating_sub(keep);
+        let carrier = count.checked_sub(1).unwrap_or_default();
+        if let Some(token) = self.held.get_mut(carrier) {
+            token.text += text;
+        }
+        self.metrics.prompt_tokens = self.prompt_len;
+        for token in self.held.drain(..count) {
+            self.metrics.generated_tokens += 1;
+            self.sender.send(token, self.metrics);
+        }
+    }
+
+    /// Ends the output: delivers what was held back, then the reason.
+    pub fn end(&mut self, reason: FinishReason, memory: &dyn Fn() -> MemoryUse) {
+        let stopped = {
+            let rest = self.detokenizer.finish();
+            let scanned = self.stop.push(&rest);
+            let held = self.stop.finish();
+            let text = if scanned.stopped { scanned.text } else { scanned.text + &held };
+            self.deliver(&text, 0);
+            scanned.stopped
+        };
+        self.finish_metrics(memory);
+        let reason = if stopped { FinishReason::Stop } else { reason };
+        self.sender.end(Ok(reason), self.metrics);
+    }
+
+    /// Ends the output with an error, after what was held back.
+    pub fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
+        let text = self.stop.finish();
+        self.deliver(&text, 0);
+        self.finish_metrics(memory);
+        self.sender.end(Err(error), self.metrics);
+    }
+
+    fn finish_metrics(&mut self, memory: &dyn Fn() -> MemoryUse) {
+        let now = Instant::now();
+        let first_token = self.first_token.unwrap_or(now);
+        let metrics = &mut self.metrics;
+        metrics.prompt_tokens = self.prompt_len;
+        metrics.prefill = self.first_work.map_or(Duration::ZERO, |t| first_token.duration_since(t));
+        metrics.decode = now.duration_since(first_token);
+        metrics.total = self.limits.started.elapsed();
+        let memory = memory();
+        metrics.peak_memory = memory.peak;
+        metrics.active_memory = memory.active;
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = *metrics;
+    }
+}

@@ -1,0 +1,70 @@
+//! Local text generation: one contract, several engines, checkpoints as they are published.
+//!
+//! ```no_run
+//! use inference::{GenerateOptions, LoadOptions, Message, load_model};
+//!
+//! fn main() -> inference::Result<()> {
+//!     let model = load_model("path/to/checkpoint", &LoadOptions::default())?;
+//!     let options = GenerateOptions::default().max_tokens(100);
+//!     for token in model.chat(&[Message::user("What colour is the sky?")], &options)? {
+//!         print!("{}", token?.text);
+//!     }
+//!     Ok(())
+//! }
+//! ```
+//!
+//! A checkpoint is a folder with `config.json`, `tokenizer.json` and `*.safetensors`. Which engines there are, the
+//! crate's features say; [`load_model`] takes the first that is available and reads the checkpoint, unless
+//! [`LoadOptions::backend`] names one.
+//!
+//! | feature | backend | |
+//! | --- | --- | --- |
+//! | `cpu` (default) | `cpu` | any machine |
+//! | `async` | – | [`TokenStream`] as a `futures_core::Stream` |
+#![forbid(unsafe_code)]
+
+pub use inference_core::*;
+
+use std::{path::Path, sync::Arc, sync::OnceLock};
+
+/// The registry of this process, with the backends whose features are on. A program may [`register`] its own.
+pub fn registry() -> &'static Registry {
+    static REGISTRY: OnceLock<Registry> = OnceLock::new();
+    REGISTRY.get_or_init(|| {
+        let registry = Registry::new();
+        #[cfg(feature = "cpu")]
+        registry.register(inference_cpu::CpuBackend);
+        registry
+    })
+}
+
+/// Adds a backend to [`registry`]; one of the same name is replaced.
+pub fn register(backend: impl Backend + 'static) {
+    registry().register(backend);
+}
+
+/// The backend called `name`.
+pub fn get(name: &str) -> Option<Arc<dyn Backend>> {
+    registry().get(name)
+}
+
+/// The names of all backends, sorted.
+pub fn list() -> Vec<String> {
+    registry().list()
+}
+
+/// The first backend in the order of preference that is available.
+///
+/// # Errors
+/// As [`Registry::default_backend`].
+pub fn default_backend() -> Result<Arc<dyn Backend>> {
+    registry().default_backend()
+}
+
+/// Loads the model at `path`: a folder of safetensors, or whatever else a backend reads.
+///
+/// # Errors
+/// As [`Registry::load_model`].
+pub fn load_model(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+    registry().load_model(path, options)
+}

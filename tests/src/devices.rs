@@ -1,0 +1,296 @@
+//! Every operation of a device against [`Naive`], over shapes that hurt.
+
+use half::{bf16, f16};
+use inference_core::CacheDtype;
+use inference_engine::{
+    arch::{Activation, Attention, Frequencies, Rope},
+    device::Device,
+    naive::Naive,
+    step::{Rotation, Step},
+    weights::{DType, RawTensor},
+};
+
+/// Numbers that look random and are the same in every run, about normal.
+#[derive(Debug, Clone)]
+pub struct Noise(u64);
+
+impl Noise {
+    /// A sequence of its own for each seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number from 0 to 2³² − 1 (xorshift64*).
+    pub fn bits(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    /// A number around 0 with deviation 1.
+    pub fn number(&mut self) -> f32 {
+        let sum: f64 = (0..12).map(|_| f64::from(self.bits()) / f64::from(u32::MAX)).sum();
+        (sum - 6.0) as f32
+    }
+
+    /// `n` numbers.
+    pub fn numbers(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.number()).collect()
+    }
+
+    /// A tensor of `dtype`.
+    pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> RawTensor {
+        let numbers = self.numbers(shape.iter().product());
+        raw(dtype, shape, &numbers)
+    }
+}
+
+/// A tensor that holds `numbers`, rounded to `dtype`.
+pub fn raw(dtype: DType, shape: &[usize], numbers: &[f32]) -> RawTensor {
+    let bytes: Vec<u8> = match dtype {
+        DType::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+        _ => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+    };
+    RawTensor { dtype, shape: shape.to_vec(), bytes: bytes.into() }
+}
+
+/// `‖a − b‖ / ‖b‖`
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "lengths differ");
+    let square = |x: f64| x * x;
+    let error: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+    if error == 0.0 { 0.0 } else { (error / norm).sqrt() }
+}
+
+/// How far a device may be from the reference, as [`distance`].
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    /// Where everything is computed in f32: other orders of sums.
+    pub exact: f64,
+    /// Where activations are rounded to 16 bits, for weights that are.
+    pub rounded: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { exact: 2e-6, rounded: 6e-3 }
+    }
+}
+
+fn close(what: &str, got: Vec<f32>, want: Vec<f32>, tolerance: f64) {
+    let distance = distance(&got, &want);
+    assert!(distance <= tolerance, "{what}: {distance:.1e} from the reference, more than {tolerance:.1e}");
+}
+
+/// Puts `data` on a device as `[rows, cols]`, by way of an embedding.
+fn upload<D: Device>(device: &D, data: &[f32], cols: usize) -> D::Tensor {
+    let rows = data.len() / cols;
+    let table = device.load_linear(&[raw(DType::F32, &[rows, cols], data)], None).expect("loads");
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    let mut step = Step::default();
+    step.push(&tokens, 0, rows, &[], 0);
+    device.embed(&table, 1.0, &device.begin(&step, &[]).expect("begins")).expect("embeds")
+}
+
+/// A step of spans `(new tokens, tokens before, blocks, wanted rows)`.
+fn step(spans: &[(usize, usize, &[u32], usize)]) -> Step {
+    let mut step = Step::default();
+    for &(new, past, blocks, wanted) in spans {
+        let tokens: Vec<u32> = (0..new as u32).collect();
+        step.push(&tokens, past, past + new, blocks, wanted);
+    }
+    step
+}
+
+/// Runs `f` on the device and on the reference and compares.
+macro_rules! both {
+    ($what:expr, $device:expr, $tolerance:expr, |$d:ident| $body:expr) => {{
+        let got = {
+            let $d = $device;
+            let x = $body;
+            $d.read(x).expect("reads")
+        };
+        let want = {
+            let $d = &Naive { block_len: $device.block_len() };
+            let x = $body;
+            $d.read(x).expect("reads")
+        };
+        close(&$what, got, want, $tolerance);
+    }};
+}
+
+/// Checks every operation and every fusion but attention.
+///
+/// # Panics
+/// Where the device is further from the reference than the tolerance.
+pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
+    let mut noise = Noise::new(1);
+    let widths = [(1, 1, 1), (1, 64, 7), (3, 33, 5), (5, 96, 26), (2, 130, 13), (17, 64, 48), (9, 1030, 31)];
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        let tolerance = if dtype == DType::F32 { tolerance.exact } else { tolerance.rounded };
+        for (rows, cols, out) in widths {
+            let x = noise.numbers(rows * cols);
+            let parts = [noise.tensor(dtype, &[out, cols]), noise.tensor(dtype, &[3, cols]), noise.tensor(dtype, &[out + 3, cols])];
+            let bias = noise.numbers(2 * out + 6);
+            for bias in [None, Some(&bias[..])] {
+                let shape = format!("{dtype:?} [{rows}, {cols}] x [{out}+3+{}]", out + 3);
+                both!(format!("linear {shape}"), device, tolerance, |d| {
+                    let map = d.load_linear(&parts, bias).expect("loads");
+                    d.linear(&upload(d, &x, cols), &map).expect("multiplies")
+                });
+                for activation in [Activation::Silu, Activation::GeluTanh] {
+                    both!(format!("linear_gate {activation:?} {shape}"), device, tolerance, |d| {
+                        let map = d.load_linear(&parts, bias).expect("loads");
+                        d.linear_gate(&upload(d, &x, cols), &map, activation).expect("gates")
+                    });
+                }
+            }
+            let table = noise.tensor(dtype, &[rows + 3, cols]);
+            both!(format!("embed {dtype:?} [{rows}, {cols}]"), device, 1e-7, |d| {
+                let map = d.load_linear(std::slice::from_ref(&table), None).expect("loads");
+                let step = step(&[(rows, 0, &[], 0)]);
+                d.embed(&map, 3.5, &d.begin(&step, &[]).expect("begins")).expect("embeds")
+            });
+        }
+    }
+    let mixed = [noise.tensor(DType::F32, &[5, 64]), noise.tensor(DType::Bf16, &[6, 64])];
+    let x = noise.numbers(64 * 3);
+    both!("linear of mixed types".to_owned(), device, tolerance.exact, |d| {
+        let map = d.load_linear(&mixed, None).expect("loads");
+        d.linear(&upload(d, &x, 64), &map).expect("multiplies")
+    });
+    check_elementwise(device, tolerance.exact, &mut noise);
+}
+
+fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) {
+    for (rows, heads, dim) in [(1, 1, 2), (3, 5, 16), (40, 2, 64), (7, 3, 20), (300, 4, 72)] {
+        let cols = heads * dim;
+        let shape = format!("[{rows}, {heads} x {dim}]");
+        let (x, y) = (noise.numbers(rows * cols), noise.numbers(rows * cols));
+        for group in [dim, cols] {
+            let weight = noise.numbers(group);
+            both!(format!("rms_norm {shape} by {group}"), device, tolerance, |d| {
+                d.rms_norm(&upload(d, &x, cols), &d.vector(&weight).expect("uploads"), 1e-6).expect("norms")
+            });
+        }
+        let weight = noise.numbers(cols);
+        both!(format!("add_norm {shape}, the norm"), device, tolerance, |d| {
+            let (x, y) = (upload(d, &x, cols), upload(d, &y, cols));
+            d.add_norm(x, &y, &d.vector(&weight).expect("uploads"), 1e-6).expect("adds").1
+        });
+        both!(format!("add_norm {shape}, the sum"), device, tolerance, |d| {
+            let (x, y) = (upload(d, &x, cols), upload(d, &y, cols));
+            d.add_norm(x, &y, &d.vector(&weight).expect("uploads"), 1e-6).expect("adds").0
+        });
+        both!(format!("add {shape}"), device, tolerance, |d| {
+            d.add(upload(d, &x, cols), &upload(d, &y, cols)).expect("adds")
+        });
+        both!(format!("softcap {shape}"), device, tolerance, |d| {
+            d.softcap(upload(d, &x, cols), 0.7).expect("caps")
+        });
+        both!(format!("columns {shape}"), device, 0.0, |d| {
+            d.columns(&upload(d, &x, cols), dim / 2..cols - dim / 2).expect("cuts")
+        });
+        for activation in [Activation::Silu, Activation::GeluTanh] {
+            both!(format!("gate {activation:?} {shape}"), device, tolerance, |d| {
+                d.gate(&upload(d, &x, cols), activation).expect("gates")
+            });
+        }
+        for dims in [dim, dim / 4 * 2] {
+            let ropes = [500.0, 10_000.0].map(|theta| Rope {
+                frequencies: Frequencies::Fixed(Frequencies::plain(theta, dims)),
+                scale: 1.2,
+            });
+            both!(format!("rope {shape}, {dims} columns"), device, tolerance, |d| {
+                let mut step = Step::default();
+                step.push(&vec![0; rows], 4000, 0, &[], 0);
+                let rotations = ropes.clone().map(|r| Rotation::new(&r, &step));
+                let step = d.begin(&step, &rotations).expect("begins");
+                d.rope(upload(d, &x, cols), 1, dim, &step).expect("rotates")
+            });
+        }
+        if rows >= 3 {
+            both!(format!("wanted_rows {shape}"), device, 0.0, |d| {
+                let step = step(&[(rows - 2, 0, &[], 2.min(rows - 2)), (1, 3, &[], 0), (1, 9, &[], 1)]);
+                d.wanted_rows(&upload(d, &x, cols), &d.begin(&step, &[]).expect("begins")).expect("gathers")
+            });
+        }
+    }
+}
+
+/// Checks attention: ragged batches, chunks, windows, caps, grouped heads, every type of cache.
+///
+/// # Panics
+/// Where the device is further from the reference than the tolerance.
+pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
+    let mut noise = Noise::new(2);
+    let block = device.block_len();
+    for (heads, kv_heads, head_dim) in [(1, 1, 16), (4, 2, 20), (6, 2, 64), (9, 3, 33), (8, 1, 256)] {
+        for (window, softcap) in [(None, None), (Some(1), None), (Some(block + 5), Some(3.0)), (Some(100), None)] {
+            for dtype in [CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16] {
+                let scale = 1.0 / (head_dim as f32).sqrt();
+                let a = Attention { heads, kv_heads, head_dim, scale, window, softcap };
+                let tolerance = if dtype == CacheDtype::F32 { tolerance.exact } else { tolerance.rounded };
+                // Two sequences in chunks, in blocks out of order; a third joins.
+                let long: Vec<u32> = (0..(200usize.div_ceil(block)) as u32).map(|b| 2 * b + 1).collect();
+                let short: Vec<u32> = (0..(200usize.div_ceil(block)) as u32).rev().map(|b| 2 * b).collect();
+                let steps = [
+                    step(&[(70, 0, &long, 0), (3, 0, &short, 0)]),
+                    step(&[(1, 70, &long, 1), (block, 3, &short, 0)]),
+                    step(&[(1, 3 + block, &short, 0), (110, 71, &long, 0)]),
+                ];
+                for (i, _) in steps.iter().enumerate() {
+                    let seed = noise.clone();
+                    let what = format!("attention {a:?} {dtype:?}, step {i}");
+                    both!(what, device, tolerance, |d| {
+                        let mut noise = seed.clone();
+                        let blocks = 2 * 200usize.div_ceil(block) + 2;
+                        let mut cache = d.cache(&[a.clone(), a.clone()], blocks, dtype).expect("fits");
+                        let mut last = None;
+                        for step in &steps[..=i] {
+                            let rows = step.tokens.len();
+                            let q = noise.numbers(rows * a.q_cols());
+                            let k = noise.numbers(rows * a.kv_cols());
+                            let v = noise.numbers(rows * a.kv_cols());
+                            let (q, k, v) = (
+                                upload(d, &q, a.q_cols()),
+                                upload(d, &k, a.kv_cols()),
+                                upload(d, &v, a.kv_cols()),
+                            );
+                            let step = d.begin(step, &[]).expect("begins");
+                            last = Some(d.attend(&q, &k, &v, &mut cache, 1, &a, &step).expect("attends"));
+                        }
+                        last.expect("there is a step")
+                    });
+                }
+                noise.bits();
+            }
+        }
+    }
+}
+
+/// Checks that a row of a product has the same bits alone and among others: what makes a batch equal single runs.
+///
+/// # Panics
+/// Where it has not.
+pub fn check_rows_are_independent<D: Device>(device: &D) {
+    let mut noise = Noise::new(3);
+    for dtype in [DType::F32, DType::F16, DType::Bf16] {
+        let (rows, cols, out) = (11, 200, 37);
+        let x = noise.numbers(rows * cols);
+        let map = device.load_linear(&[noise.tensor(dtype, &[out, cols])], None).expect("loads");
+        let product = |x: &[f32]| {
+            device.read(device.linear(&upload(device, x, cols), &map).expect("multiplies")).expect("reads")
+        };
+        let all = product(&x);
+        for count in 1..=rows {
+            for first in 0..=rows - count {
+                let some = product(&x[first * cols..(first + count) * cols]);
+                assert!(some == all[first * out..(first + count) * out], "{dtype:?}: {count} rows from {first} on differ");
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! The fixtures of `models-fixtures` and what the reference implementation says of them.
+
+use crate::devices::raw;
+use inference_engine::weights::{DType, SafeTensors, Weights};
+use safetensors::{Dtype, tensor::TensorView};
+use serde::Deserialize;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where the fixtures are.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../models-fixtures")
+}
+
+/// A fixture's folder.
+pub fn path(name: &str) -> PathBuf {
+    root().join(name)
+}
+
+/// The fixtures of all families, which is to say those with random weights.
+///
+/// # Panics
+/// Where there are fewer than there should be.
+pub fn families() -> Vec<String> {
+    let entries = fs::read_dir(root()).expect("there are fixtures");
+    let mut names: Vec<_> = entries
+        .map(|e| e.expect("is readable").file_name().to_string_lossy().into_owned())
+        .filter(|n| n != "storyteller" && path(n).join("golden.json").exists())
+        .collect();
+    names.sort();
+    assert!(names.len() >= 11, "only {names:?}");
+    names
+}
+
+/// What the reference implementation says of a checkpoint.
+#[derive(Debug, Deserialize)]
+pub struct Golden {
+    /// Prompts and what they give.
+    pub prompts: Vec<Prompt>,
+    /// Chats and how they are rendered.
+    pub chats: Vec<Chat>,
+}
+
+/// A prompt and what it gives.
+#[derive(Debug, Deserialize)]
+pub struct Prompt {
+    /// What it is for.
+    pub name: String,
+    /// `None`: it is made-up tokens.
+    pub text: Option<String>,
+    /// As the tokenizer makes them, BOS included.
+    pub tokens: Vec<u32>,
+    /// Of the last position, one per vocabulary entry.
+    pub logits: Vec<f32>,
+    /// The greedy continuation, end tokens disregarded.
+    pub greedy: Vec<u32>,
+    /// Its text.
+    pub greedy_text: String,
+    /// How far the best logit is above the second, at each of its tokens.
+    pub margins: Vec<f32>,
+}
+
+/// A chat and how it is rendered.
+#[derive(Debug, Deserialize)]
+pub struct Chat {
+    /// What it is for.
+    pub name: String,
+    /// Role and content; some have more fields than the contract's messages.
+    pub messages: Vec<serde_json::Value>,
+    /// The prompt; `None` where the template refuses.
+    pub rendered: Option<String>,
+}
+
+/// A fixture's golden values.
+///
+/// # Panics
+/// Where they can't be read.
+pub fn golden(name: &str) -> Golden {
+    let text = fs::read_to_string(path(name).join("golden.json")).expect("is readable");
+    serde_json::from_str(&text).expect("has the form of a golden file")
+}
+
+/// A copy of the fixture `name` in `dir` whose weights have another type. They lose nothing: all fixtures hold numbers
+/// that fit in bf16 and in f16.
+///
+/// # Panics
+/// Where it can't be written, or where a number does change.
+pub fn convert(name: &str, dtype: DType, dir: &Path) {
+    for entry in fs::read_dir(path(name)).expect("is readable") {
+        let file = entry.expect("is readable").path();
+        let keep = file.is_file()
+            && file.extension().is_none_or(|e| e != "safetensors")
+            && file.file_name().is_none_or(|n| n != "model.safetensors.index.json");
+        if keep {
+            fs::copy(&file, dir.join(file.file_name().expect("is a file"))).expect("can be copied");
+        }
+    }
+    let weights = SafeTensors::open(&path(name)).expect("opens");
+    let tensors: Vec<_> = weights
+        .names()
+        .map(|n| {
+            let from = weights.get(n).expect("is there");
+            let numbers = from.to_f32();
+            let to = raw(dtype, &from.shape, &numbers);
+            assert!(dtype != DType::Bf16 || to.to_f32() == numbers, "{n} of {name} is not bf16");
+            (n.to_owned(), to)
+        })
+        .collect();
+    let as_dtype = match dtype {
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        _ => Dtype::BF16,
+    };
+    let views: Vec<_> = tensors
+        .iter()
+        .map(|(n, t)| {
+            let view = TensorView::new(as_dtype, t.shape.clone(), &t.bytes).expect("has this size");
+            (n.as_str(), view)
+        })
+        .collect();
+    safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).expect("is written");
+}

@@ -1,0 +1,34 @@
+//! Law 10: every device agrees with the reference on every operation and every fusion.
+
+use inference_cpu::{Cpu, Level};
+use inference_engine::naive::Naive;
+use inference_tests::devices::{Tolerance, check_attention, check_operations, check_rows_are_independent};
+
+/// Every level of instructions that this machine has, on one thread and on several.
+fn cpus() -> impl Iterator<Item = Cpu> {
+    let levels = Level::available().into_iter();
+    levels.flat_map(|level| [1, 3].map(|threads| Cpu::with_level(threads, level).expect("it is available")))
+}
+
+#[test]
+fn the_cpu_agrees_on_every_operation() {
+    cpus().for_each(|cpu| check_operations(&cpu, Tolerance::default()));
+}
+
+#[test]
+fn the_cpu_agrees_on_attention() {
+    cpus().for_each(|cpu| check_attention(&cpu, Tolerance::default()));
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_in_a_batch() {
+    cpus().for_each(|cpu| check_rows_are_independent(&cpu));
+    check_rows_are_independent(&Naive::default());
+}
+
+#[test]
+fn the_reference_agrees_with_itself_whatever_its_block_length() {
+    for block_len in [1, 7, 64] {
+        check_attention(&Naive { block_len }, Tolerance { exact: 0.0, rounded: 0.0 });
+    }
+}

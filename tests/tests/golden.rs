@@ -1,0 +1,140 @@
+//! Every family's fixture gives the logits and the greedy tokens of the reference implementation, on every device and
+//! in every type of weights.
+
+use inference_core::CacheDtype;
+use inference_cpu::{Cpu, Level};
+use inference_engine::{
+    blocks::BlockPool,
+    config::Config,
+    decoder::{Decoder, Source},
+    device::Device,
+    families,
+    naive::Naive,
+    scheduler::{Flow, Scheduler, Sequence, Wanted},
+    weights::{DType, SafeTensors},
+};
+use inference_tests::{
+    devices::distance,
+    fixtures::{self, Prompt},
+};
+use std::path::Path;
+
+/// The tolerances of `docs/correctness.md`: relative distance of the logits.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-3,
+        _ => 2e-2,
+    }
+}
+
+/// Runs one prompt greedily in chunks of `chunk`; gives the logits of the prompt's last position and the tokens.
+fn run<D: Device>(
+    device: &D,
+    path: &Path,
+    prompt: &Prompt,
+    cache: CacheDtype,
+    chunk: usize,
+) -> (Vec<f32>, Vec<u32>) {
+    let config = Config::open(path).expect("opens");
+    let family = families::find(config.model_type().expect("says")).expect("is known");
+    let architecture = (family.describe)(&config).expect("is described");
+    let weights = SafeTensors::open(path).expect("opens");
+    let source = Source {
+        weights: &weights,
+        names: &family.names,
+        norm_offset: family.norm_offset,
+        path,
+        progress: &|_| {},
+    };
+    let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
+    let blocks = (prompt.tokens.len() + prompt.greedy.len()).div_ceil(device.block_len());
+    let decoder = Decoder::load(device, architecture, source).expect("loads");
+    let mut cache = device.cache(&layers, blocks, cache).expect("fits");
+    let pool = BlockPool::new(blocks, device.block_len());
+    let restart_above = decoder.architecture().restart_above();
+    let mut scheduler = Scheduler::new(pool, 1, chunk).restart_above(restart_above);
+    scheduler.add(Sequence::new(prompt.tokens.clone(), Wanted::Last, ()));
+    let (mut first, mut tokens) = (Vec::new(), Vec::new());
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step();
+        let logits = decoder.forward(device, &mut cache, &step).expect("runs");
+        let logits = device.read(logits).expect("reads");
+        scheduler.finish_step(&step, |sequence, advance| {
+            if !advance.complete {
+                return Flow::Continue;
+            }
+            if first.is_empty() {
+                first = logits.clone();
+            }
+            let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+            let token = best.expect("there are logits") as u32;
+            sequence.tokens.push(token);
+            tokens.push(token);
+            if tokens.len() == prompt.greedy.len() { Flow::Done } else { Flow::Continue }
+        });
+    }
+    (first, tokens)
+}
+
+/// Compares a fixture in `dtype` on `device` with its golden values.
+fn check<D: Device>(device: &D, what: &str, name: &str, dtype: DType, chunk: usize, long: bool) {
+    let dir = tempfile::tempdir().expect("a folder");
+    fixtures::convert(name, dtype, dir.path());
+    let cache = match dtype {
+        DType::F32 => CacheDtype::F32,
+        DType::F16 => CacheDtype::F16,
+        _ => CacheDtype::Bf16,
+    };
+    for prompt in fixtures::golden(name).prompts {
+        if (prompt.tokens.len() > 1000) != long {
+            continue;
+        }
+        let (logits, tokens) = run(device, dir.path(), &prompt, cache, chunk);
+        let at = format!("{name} in {dtype:?} on {what}, prompt {:?}", prompt.name);
+        let distance = distance(&logits, &prompt.logits);
+        assert!(distance <= tolerance(dtype), "{at}: logits are {distance:.1e} off");
+        // A logit may be off by the tolerance times the typical logit, in either direction.
+        let typical = prompt.logits.iter().map(|l| f64::from(l * l)).sum::<f64>();
+        let typical = (typical / prompt.logits.len() as f64).sqrt();
+        for (i, margin) in prompt.margins.iter().enumerate() {
+            if f64::from(*margin) < 4.0 * tolerance(dtype) * typical {
+                break;
+            }
+            assert_eq!(tokens[i], prompt.greedy[i], "{at}: token {i} of {tokens:?}");
+        }
+    }
+}
+
+const DTYPES: [DType; 3] = [DType::F32, DType::F16, DType::Bf16];
+
+#[test]
+fn the_reference_device_meets_the_golden_values() {
+    for name in fixtures::families() {
+        for dtype in DTYPES {
+            check(&Naive { block_len: 7 }, "naive", &name, dtype, 16, false);
+        }
+    }
+}
+
+#[test]
+fn the_cpu_meets_the_golden_values_at_every_level() {
+    for level in Level::available() {
+        let cpu = Cpu::with_level(2, level).expect("is available");
+        for name in fixtures::families() {
+            for dtype in DTYPES {
+                check(&cpu, &format!("cpu {level:?}"), &name, dtype, 13, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn long_prompts_meet_the_golden_values() {
+    let cpu = Cpu::new(2).expect("starts");
+    for name in fixtures::families() {
+        for dtype in DTYPES {
+            check(&cpu, "cpu", &name, dtype, 256, true);
+        }
+        check(&Naive::default(), "naive", &name, DType::F32, 512, true);
+    }
+}
