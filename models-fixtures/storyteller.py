@@ -46,10 +46,12 @@ class Stage:
     stories: float = 0.0  # share of the chats that ask for a story
 
 
-# First the language at a high rate, then sentences without their frames while the rate falls.
+# First the language at a high rate, then sentences without their frames while the rate falls, then more stories,
+# whose things and animals must stay the same from line to line.
 STAGES = [
     Stage(900, 1800, 3e-3, 11, (22, 40, 38)),
     Stage(400, 400, 1.5e-3, 12, (20, 38, 42), loose=0.55, stories=0.15),
+    Stage(350, 350, 1.5e-3, 13, (45, 30, 25), loose=0.5, stories=0.4),
 ]
 
 

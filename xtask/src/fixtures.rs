@@ -15,8 +15,13 @@ use std::{
 pub(crate) const MOST_BYTES: u64 = 20 << 20;
 
 /// Files that every fixture has, beside its weights.
-const FILES: [&str; 5] =
-    ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "golden.json"];
+const FILES: [&str; 5] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "golden.json",
+];
 
 /// Arguments of `fixtures`.
 #[derive(Debug, ClapArgs)]
@@ -42,11 +47,20 @@ pub(crate) fn run(args: &Args) -> Result {
         println!("{:16} {:>7.1} KiB  {state}", name(folder), bytes as f64 / 1024.0);
         faults.extend(fault);
     }
-    println!("{:16} {:>7.1} KiB  of at most {} MiB", "all", total as f64 / 1024.0, MOST_BYTES >> 20);
+    println!(
+        "{:16} {:>7.1} KiB  of at most {} MiB",
+        "all",
+        total as f64 / 1024.0,
+        MOST_BYTES >> 20
+    );
     if total > MOST_BYTES {
         return Err("the fixtures are too large: make the largest smaller".to_owned());
     }
-    if faults.is_empty() { Ok(()) } else { Err(format!("{} of {} fixtures are incomplete", faults.len(), folders.len())) }
+    if faults.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{} of {} fixtures are incomplete", faults.len(), folders.len()))
+    }
 }
 
 fn home() -> PathBuf {
@@ -58,7 +72,9 @@ pub(crate) fn folders() -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(home()).map_err(|e| format!("{}: {e}", home().display()))?;
     let mut all: Vec<_> = entries
         .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| p.is_dir() && FILES.iter().chain(&["model.safetensors"]).any(|f| p.join(f).exists()))
+        .filter(|p| {
+            p.is_dir() && FILES.iter().chain(&["model.safetensors"]).any(|f| p.join(f).exists())
+        })
         .collect();
     all.sort();
     Ok(all)
@@ -96,7 +112,9 @@ fn weights(folder: &Path) -> Result {
     let files: BTreeSet<_> = map.values().filter_map(Value::as_str).collect();
     for file in files {
         let there = tensors(&folder.join(file))?;
-        if let Some((missing, _)) = map.iter().find(|(name, f)| *f == file && !there.contains(*name)) {
+        if let Some((missing, _)) =
+            map.iter().find(|(name, f)| *f == file && !there.contains(*name))
+        {
             return Err(format!("{file} lacks the tensor {missing}"));
         }
     }
@@ -119,8 +137,10 @@ fn make_again() -> Result {
     let environment = root().join("target/fixtures-venv");
     let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
     if !python.exists() {
-        let base = ["python3", "python"].into_iter().find(|p| works(Command::new(p).arg("--version")));
-        let base = base.ok_or("no Python: install Python 3.10 or later, and call it python3 or python")?;
+        let base =
+            ["python3", "python"].into_iter().find(|p| works(Command::new(p).arg("--version")));
+        let base =
+            base.ok_or("no Python: install Python 3.10 or later, and call it python3 or python")?;
         eprintln!("making a Python environment in target/fixtures-venv");
         step(
             Command::new(base).args(["-m", "venv"]).arg(&environment),
@@ -129,7 +149,9 @@ fn make_again() -> Result {
     }
     let requirements = home().join("requirements.txt");
     if !requirements.exists() {
-        return Err("models-fixtures/requirements.txt is missing: it names what make.py needs".to_owned());
+        return Err(
+            "models-fixtures/requirements.txt is missing: it names what make.py needs".to_owned()
+        );
     }
     step(
         Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(&requirements),

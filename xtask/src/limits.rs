@@ -1,7 +1,10 @@
 //! What this machine can do at best: reading memory, and arithmetic.
 //!
 //! A measured rate means something only beside these, taken in the same run with as many threads.
-#![expect(unsafe_code, reason = "vector instructions that the build does not assume are called here, and only here")]
+#![expect(
+    unsafe_code,
+    reason = "vector instructions that the build does not assume are called here, and only here"
+)]
 
 use serde::Serialize;
 use std::{hint::black_box, sync::Barrier, time::Instant};

@@ -1,6 +1,6 @@
 //! Loading with a progress bar, for those who watch.
 
-use crate::{args::ModelArgs, failure::Result, library};
+use crate::{args::ModelArgs, failure::Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use inference::TextModel;
 use std::io::IsTerminal;
@@ -15,7 +15,7 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Box<dyn TextModel>> {
             bar.set_position(p.done);
         });
     }
-    let loaded = library::registry().load_model(&args.model, &options);
+    let loaded = inference::registry().load_model(&args.model, &options);
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }

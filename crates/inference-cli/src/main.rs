@@ -5,7 +5,6 @@ mod args;
 mod commands;
 mod failure;
 mod interrupt;
-mod library;
 mod load;
 mod parse;
 mod report;

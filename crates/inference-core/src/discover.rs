@@ -79,7 +79,10 @@ fn visit(dir: &Path, depth: usize, seen: &mut HashSet<PathBuf>, found: &mut Vec<
 /// `dir` as a model: a readable `config.json` and at least one `*.safetensors`.
 fn folder(dir: &Path, paths: &[PathBuf]) -> Option<Discovered> {
     let mut config = String::new();
-    File::open(dir.join("config.json")).ok()?.take(MAX_CONFIG).read_to_string(&mut config).ok()?;
+    let file = dir.join("config.json");
+    // Before it is opened: a pipe would be waited for.
+    fs::metadata(&file).ok().filter(fs::Metadata::is_file)?;
+    File::open(file).ok()?.take(MAX_CONFIG).read_to_string(&mut config).ok()?;
     let weights: Vec<_> = paths
         .iter()
         .filter(|p| p.extension().is_some_and(|e| e == "safetensors"))

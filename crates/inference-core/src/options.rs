@@ -90,6 +90,9 @@ impl Default for GenerateOptions {
 /// Most alternatives that [`GenerateOptions::logprobs`] may ask for.
 const MAX_LOGPROBS: usize = 1000;
 
+/// Most threads that [`LoadOptions::threads`] may ask for: more than any machine has cores.
+const MAX_THREADS: usize = 4096;
+
 /// Writes one chainable setter per line, documented by the field it sets.
 macro_rules! setters {
     ($($name:ident: $arg:ty => $value:expr),* $(,)?) => {$(
@@ -301,6 +304,9 @@ impl LoadOptions {
         zero("context_len", self.context_len)?;
         zero("parallel_slots", self.parallel_slots)?;
         zero("threads", self.threads)?;
+        if let Some(threads) = self.threads.filter(|t| *t > MAX_THREADS) {
+            return Err(Error::option("threads", format!("{threads}; it must be at most {MAX_THREADS}")));
+        }
         match self.quantise {
             Some(bits) if !(2..=8).contains(&bits) => {
                 Err(Error::option("quantise", format!("{bits} bits; it must be from 2 to 8")))

@@ -67,6 +67,8 @@ pub struct Metrics {
     pub cached_tokens: usize,
     /// Tokens delivered.
     pub generated_tokens: usize,
+    /// How often a sequence had to give up its place in the cache to another and was computed again later.
+    pub preemptions: usize,
     /// From the first work on the prompt to the first token.
     pub prefill: Duration,
     /// From the first token to the end.
@@ -86,6 +88,7 @@ impl Metrics {
             prompt_tokens: sum.prompt_tokens + m.prompt_tokens,
             cached_tokens: sum.cached_tokens + m.cached_tokens,
             generated_tokens: sum.generated_tokens + m.generated_tokens,
+            preemptions: sum.preemptions + m.preemptions,
             prefill: sum.prefill.max(m.prefill),
             decode: sum.decode.max(m.decode),
             total: sum.total.max(m.total),
@@ -112,10 +115,11 @@ fn rate(tokens: usize, time: Duration) -> f64 {
 impl Serialize for Metrics {
     /// Durations in seconds, rates in tokens per second, memory in bytes.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut s = serializer.serialize_struct("Metrics", 10)?;
+        let mut s = serializer.serialize_struct("Metrics", 11)?;
         s.serialize_field("prompt_tokens", &self.prompt_tokens)?;
         s.serialize_field("cached_tokens", &self.cached_tokens)?;
         s.serialize_field("generated_tokens", &self.generated_tokens)?;
+        s.serialize_field("preemptions", &self.preemptions)?;
         s.serialize_field("prefill_seconds", &self.prefill.as_secs_f64())?;
         s.serialize_field("decode_seconds", &self.decode.as_secs_f64())?;
         s.serialize_field("total_seconds", &self.total.as_secs_f64())?;

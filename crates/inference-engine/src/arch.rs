@@ -17,6 +17,8 @@ pub struct Architecture {
     pub activation: Activation,
     /// `cap · tanh(logits / cap)` on the final logits (Gemma 2).
     pub logit_softcap: Option<f32>,
+    /// The head is a tensor of its own, so a checkpoint without one is incomplete; else it may be the embedding.
+    pub own_head: bool,
     /// Most positions that the model was made for.
     pub context: usize,
     /// The rotary embeddings in use; layers refer to them by index.
@@ -143,6 +145,14 @@ impl Frequencies {
                 let exponent = dims as f64 / (dims as f64 - 2.0);
                 Cow::Owned(Self::plain(theta * stretch.powf(exponent), dims))
             }
+        }
+    }
+
+    /// How long a sequence may be, where the configuration says `own`: dynamic scaling is there to go beyond that.
+    pub fn context(&self, own: usize) -> usize {
+        match self {
+            Self::Dynamic { factor, .. } if *factor > 1.0 => (own as f64 * factor) as usize,
+            _ => own,
         }
     }
 

@@ -2,10 +2,9 @@
 
 use crate::families;
 use inference_core::{Error, Result};
+use inference_text::files;
 use serde_json::{Map, Value};
 use std::{
-    fs::File,
-    io::{ErrorKind, Read},
     ops::RangeInclusive,
     path::{Path, PathBuf},
 };
@@ -28,7 +27,7 @@ impl Config {
     /// JSON object or above 16 MiB.
     pub fn open(dir: &Path) -> Result<Self> {
         let file = dir.join("config.json");
-        let root = read(&file)?.ok_or_else(|| Error::NotAModel {
+        let root = files::object(&file, MAX_BYTES)?.ok_or_else(|| Error::NotAModel {
             path: dir.to_owned(),
             reason: "there is no config.json".to_owned(),
         })?;
@@ -95,7 +94,7 @@ impl Config {
 pub fn end_tokens(dir: &Path) -> Result<Vec<u32>> {
     let config = Config::open(dir)?;
     let file = dir.join("generation_config.json");
-    let generation = read(&file)?.unwrap_or_default();
+    let generation = files::object(&file, MAX_BYTES)?.unwrap_or_default();
     let generation = Section { file: &file, name: String::new(), fields: &generation };
     let mut all = Vec::new();
     for part in [config.root(), config.text()?, generation] {
@@ -104,25 +103,6 @@ pub fn end_tokens(dir: &Path) -> Result<Vec<u32>> {
     all.sort_unstable();
     all.dedup();
     Ok(all)
-}
-
-/// The object in `file`; `None` if there is no such file.
-fn read(file: &Path) -> Result<Option<Map<String, Value>>> {
-    let opened = match File::open(file) {
-        Ok(opened) => opened,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(file, e)),
-    };
-    let mut bytes = Vec::new();
-    opened.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|e| Error::io(file, e))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(Error::file(file, format!("larger than {MAX_BYTES} bytes")));
-    }
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(fields)) => Ok(Some(fields)),
-        Ok(_) => Err(Error::file(file, "not a JSON object")),
-        Err(e) => Err(Error::file(file, format!("not JSON: {e}"))),
-    }
 }
 
 /// An object of a configuration file. A field that is `null` counts as missing, but see [`is_null`](Self::is_null).

@@ -90,11 +90,11 @@ impl Source<'_> {
     fn norm_if<D: Device>(
         &self,
         device: &D,
-        name: Option<String>,
+        name: &str,
         len: usize,
     ) -> Result<Option<D::Tensor>> {
-        let there = name.filter(|n| self.weights.has(&format!("{n}.weight")));
-        there.map(|name| self.norm(device, &name, len)).transpose()
+        let there = self.weights.has(&format!("{name}.weight"));
+        there.then(|| self.norm(device, name, len)).transpose()
     }
 
     /// The stack of `names`, which have `rows` rows each; or one tensor that holds them all already.
@@ -137,9 +137,8 @@ impl<D: Device> Decoder<D> {
 
         let embed = source.linear(device, &name(names.embed), &[vocab], hidden)?;
         let head = format!("{}lm_head", source.prefix(names.head, "lm_head.weight"));
-        let head = source
-            .weights
-            .has(&format!("{head}.weight"))
+        let there = source.weights.has(&format!("{head}.weight"));
+        let head = (there || architecture.own_head)
             .then(|| source.linear(device, &[head], &[vocab], hidden))
             .transpose()?;
         let blocks = architecture
@@ -241,17 +240,20 @@ impl<D: Device> Block<D> {
         let name = |n: &str| format!("{prefix}layers.{i}.{n}");
         let all = |ns: &[&str]| ns.iter().map(|n| name(n)).collect::<Vec<_>>();
         let (q, kv) = (a.q_cols(), a.kv_cols());
+        let post_norm = |norm: Option<&str>| {
+            norm.map(|n| source.norm(device, &name(n), hidden)).transpose()
+        };
         Ok(Self {
             attn_norm: source.norm(device, &name(names.attn_norm), hidden)?,
             qkv: source.linear(device, &all(names.qkv), &[q, kv, kv], hidden)?,
-            q_norm: source.norm_if(device, Some(name(names.q_norm)), a.head_dim)?,
-            k_norm: source.norm_if(device, Some(name(names.k_norm)), a.head_dim)?,
+            q_norm: source.norm_if(device, &name(names.q_norm), a.head_dim)?,
+            k_norm: source.norm_if(device, &name(names.k_norm), a.head_dim)?,
             out: source.linear(device, &[name(names.out)], &[hidden], q)?,
-            attn_post_norm: source.norm_if(device, names.attn_post_norm.map(name), hidden)?,
+            attn_post_norm: post_norm(names.attn_post_norm)?,
             ffn_norm: source.norm(device, &name(names.ffn_norm), hidden)?,
             gate_up: source.linear(device, &all(names.gate_up), &[*ffn, *ffn], hidden)?,
             down: source.linear(device, &[name(names.down)], &[hidden], *ffn)?,
-            ffn_post_norm: source.norm_if(device, names.ffn_post_norm.map(name), hidden)?,
+            ffn_post_norm: post_norm(names.ffn_post_norm)?,
         })
     }
 }

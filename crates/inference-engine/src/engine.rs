@@ -34,7 +34,7 @@ pub struct Setup {
     pub slots: usize,
     /// Most prompt tokens of a step. More make prefill faster; fewer make others wait less and cancelling quicker.
     pub step_tokens: usize,
-    /// Bytes to leave free for activations.
+    /// Bytes to leave free for activations, and for others, where the caller sets no limit.
     pub reserve: u64,
 }
 
@@ -238,8 +238,10 @@ fn load<D: Device>(
         DType::Bf16 => CacheDtype::Bf16,
     });
     let slots = options.parallel_slots.unwrap_or(setup.slots);
-    let limit = options.memory_limit.unwrap_or_else(|| device.memory().available);
-    let plan = Plan::new(&device, &layers, dtype, &architecture, options, slots, total, limit, setup)?;
+    // The caller's limit is for weights and cache; of what the machine has free, something is left for the rest.
+    let free = || device.memory().available.saturating_sub(setup.reserve);
+    let limit = options.memory_limit.unwrap_or_else(free);
+    let plan = Plan::new(&device, &layers, dtype, &architecture, options, slots, total, limit)?;
     let decoder = Decoder::load(&device, architecture, source)?;
     progress(total);
     let cache = device.cache(&layers, plan.blocks, dtype)?;
@@ -274,12 +276,10 @@ impl Plan {
         slots: usize,
         weights: u64,
         limit: u64,
-        setup: &Setup,
     ) -> Result<Self> {
         let block_len = device.block_len();
         let block_bytes = device.block_bytes(layers, dtype);
-        let fixed = weights.saturating_add(setup.reserve);
-        let room = limit.saturating_sub(fixed) / block_bytes.max(1);
+        let room = limit.saturating_sub(weights) / block_bytes.max(1);
         let wanted = options.context_len.unwrap_or(architecture.context);
         if wanted > architecture.context {
             let reason =
@@ -292,12 +292,14 @@ impl Plan {
         if room < least {
             return Err(Error::OutOfMemory {
                 what: format!("the model with a context of {wanted} tokens"),
-                needed: fixed.saturating_add(least.saturating_mul(block_bytes)),
+                needed: weights.saturating_add(least.saturating_mul(block_bytes)),
                 available: limit,
                 advice: "take a smaller context_len or model, or raise memory_limit".to_owned(),
             });
         }
-        let blocks = room.min(blocks_of(wanted).saturating_mul(slots as u64)) as usize;
+        // Blocks are named by 32-bit numbers.
+        let useful = blocks_of(wanted).saturating_mul(slots as u64).min(u64::from(u32::MAX));
+        let blocks = room.min(useful) as usize;
         let context_len = wanted.min(blocks * block_len);
         Ok(Self { context_len, blocks, bytes_per_token: block_bytes / block_len as u64 })
     }

@@ -1,6 +1,5 @@
 //! The engine: a checkpoint's weights, its family, one forward pass over any device, and ragged continuous batching.
 //!
-//!
 //! A backend of our own implements [`Device`](device::Device) and hands it to [`Engine::load`].
 
 #![deny(unsafe_code)]

@@ -10,7 +10,7 @@ use inference_text::{Generation, MemoryUse, Scoring};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::Instant,
 };
@@ -64,9 +64,23 @@ pub(crate) struct Loaded<D: Device> {
 #[derive(Debug)]
 pub(crate) struct Runner {
     inbox: mpsc::Sender<Message>,
-    thread: Mutex<Option<JoinHandle<Option<String>>>>,
-    /// Why nothing can be submitted any more.
-    over: Mutex<Option<Error>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    over: Over,
+}
+
+/// Why nothing can be submitted any more, once that is so. The thread sets it before it ends anybody's stream.
+#[derive(Debug, Clone, Default)]
+struct Over(Arc<Mutex<Option<Error>>>);
+
+impl Over {
+    fn get(&self) -> Option<Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets it, unless it is set already; gives what is.
+    fn set(&self, error: Error) -> Error {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error).clone()
+    }
 }
 
 impl Runner {
@@ -76,20 +90,20 @@ impl Runner {
     ) -> Result<(Self, R)> {
         let (inbox, messages) = mpsc::channel();
         let (ready, loaded) = mpsc::channel();
+        let over = Over::default();
+        let thread_over = over.clone();
         let body = move || match catch_unwind(AssertUnwindSafe(load)) {
             Ok(Ok((loaded, report))) => {
                 // The caller waits for this right below.
                 let _ = ready.send(Ok(report));
-                serve(loaded, &messages)
+                serve(loaded, &messages, &thread_over);
             }
             Ok(Err(error)) => {
                 let _ = ready.send(Err(error));
-                None
             }
             Err(panic) => {
                 let reason = format!("while loading: {}", panic_text(&*panic));
                 let _ = ready.send(Err(Error::EngineStopped { reason }));
-                None
             }
         };
         let thread = std::thread::Builder::new()
@@ -99,38 +113,30 @@ impl Runner {
         let died = || Error::EngineStopped { reason: "its thread died while loading".to_owned() };
         let report = loaded.recv().map_err(|_| died())??;
         let thread = Mutex::new(Some(thread));
-        Ok((Self { inbox, thread, over: Mutex::new(None) }, report))
+        Ok((Self { inbox, thread, over }, report))
     }
 
     /// Whether anything can still be submitted.
     pub(crate) fn check(&self) -> Result<()> {
-        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
-        over.clone().map_or(Ok(()), Err)
+        self.over.get().map_or(Ok(()), Err)
     }
 
     /// Puts a sequence to work.
     pub(crate) fn submit(&self, sequence: Sequence<Task>) -> Result<()> {
         self.check()?;
-        self.inbox.send(Message::Run(sequence)).map_err(|_| self.join(None))
+        // A thread that is gone has said why.
+        self.inbox.send(Message::Run(sequence)).map_err(|_| self.over.set(Error::Closed))
     }
 
     /// Waits for the running step, ends everything, and frees the device.
     pub(crate) fn close(&self) {
         // A thread that is gone already has closed.
         let _ = self.inbox.send(Message::Close);
-        self.join(Some(Error::Closed));
-    }
-
-    /// Waits for the thread; remembers and returns why it is over: its panic if there was one, else `reason`.
-    fn join(&self, reason: Option<Error>) -> Error {
-        let mut over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
-            let panic = thread.join().unwrap_or_else(|panic| Some(panic_text(&*panic)));
-            let stopped = panic.map(|reason| Error::EngineStopped { reason });
-            *over = stopped.or(reason).or(Some(Error::Closed));
+            // It catches the panics of its work, and has no other.
+            let _ = thread.join();
         }
-        over.clone().unwrap_or(Error::Closed)
     }
 }
 
@@ -140,14 +146,13 @@ impl Drop for Runner {
     }
 }
 
-/// Serves until it is closed; a panic ends every stream with an error, and gives its message.
-fn serve<D: Device>(mut loaded: Loaded<D>, inbox: &mpsc::Receiver<Message>) -> Option<String> {
-    let panic = catch_unwind(AssertUnwindSafe(|| run(&mut loaded, inbox))).err();
-    let reason = panic.map(|p| panic_text(&*p));
-    let error = match &reason {
-        Some(reason) => Error::EngineStopped { reason: reason.clone() },
-        None => Error::Closed,
+/// Serves until it is closed; then, or after a panic, ends every stream with an error that says why.
+fn serve<D: Device>(mut loaded: Loaded<D>, inbox: &mpsc::Receiver<Message>, over: &Over) {
+    let error = match catch_unwind(AssertUnwindSafe(|| run(&mut loaded, inbox))) {
+        Ok(()) => Error::Closed,
+        Err(panic) => Error::EngineStopped { reason: panic_text(&*panic) },
     };
+    let error = over.set(error);
     let memory = MemoryUse::default;
     loaded.scheduler.sweep(|task| {
         task.fail(error.clone(), &memory);
@@ -158,7 +163,6 @@ fn serve<D: Device>(mut loaded: Loaded<D>, inbox: &mpsc::Receiver<Message>) -> O
             sequence.task.fail(error.clone(), &memory);
         }
     }
-    reason
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -214,9 +218,10 @@ fn advance_task(
     began: Instant,
     memory: &dyn Fn() -> MemoryUse,
 ) -> Flow {
+    let preemptions = sequence.preemptions();
     match &mut sequence.task {
         Task::Generate(generation) => {
-            generation.begun(began);
+            generation.begun(began, preemptions);
             if !advance.complete {
                 return Flow::Continue;
             }

@@ -16,6 +16,8 @@ pub struct Sequence<T> {
     cached: usize,
     /// Cache blocks that hold them, in order.
     blocks: Vec<u32>,
+    /// How often it had to give up its blocks and start over.
+    preemptions: usize,
     /// The caller's part.
     pub task: T,
 }
@@ -33,7 +35,13 @@ impl<T> Sequence<T> {
     /// A sequence that starts with the prompt `tokens`, at least one.
     pub fn new(tokens: Vec<u32>, wanted: Wanted, task: T) -> Self {
         debug_assert!(!tokens.is_empty());
-        Self { rope_len: tokens.len(), tokens, wanted, cached: 0, blocks: Vec::new(), task }
+        let (rope_len, blocks) = (tokens.len(), Vec::new());
+        Self { tokens, rope_len, wanted, cached: 0, blocks, preemptions: 0, task }
+    }
+
+    /// How often it had to give up its place and start over.
+    pub fn preemptions(&self) -> usize {
+        self.preemptions
     }
 
     /// How many of the rows at these positions are wanted; they are the last ones.
@@ -79,7 +87,6 @@ pub struct Scheduler<T> {
     step_tokens: usize,
     /// A sequence that grows longer than this is computed anew, for its rotary embedding has changed.
     restart_above: Option<usize>,
-    preemptions: usize,
 }
 
 impl<T> Scheduler<T> {
@@ -88,7 +95,7 @@ impl<T> Scheduler<T> {
     pub fn new(pool: BlockPool, slots: usize, step_tokens: usize) -> Self {
         let (waiting, running, scheduled) = Default::default();
         let restart_above = None;
-        Self { waiting, running, scheduled, pool, slots, step_tokens, restart_above, preemptions: 0 }
+        Self { waiting, running, scheduled, pool, slots, step_tokens, restart_above }
     }
 
     /// Computes a sequence anew once it is longer than `length`: see
@@ -112,11 +119,6 @@ impl<T> Scheduler<T> {
     /// Cache blocks in use.
     pub fn blocks_used(&self) -> usize {
         self.pool.used()
-    }
-
-    /// How often a sequence had to give up its place and start over.
-    pub fn preemptions(&self) -> usize {
-        self.preemptions
     }
 
     /// Drops every sequence, waiting or running, that `goes_on` says `Done` of, and frees its blocks.
@@ -185,7 +187,7 @@ impl<T> Scheduler<T> {
             let mut youngest = self.running.pop().expect("i < running.len()");
             self.pool.release(&mut youngest.blocks);
             youngest.cached = 0;
-            self.preemptions += 1;
+            youngest.preemptions += 1;
             self.waiting.push_front(youngest);
         }
     }
@@ -251,10 +253,11 @@ mod tests {
             scheduler.add(Sequence::new(tokens, Wanted::Last, (id, Vec::new())));
         }
         let mut finished = BTreeMap::new();
+        let mut preemptions = 0;
         for _ in 0..100_000 {
             if scheduler.is_idle() {
                 assert_eq!(scheduler.blocks_used(), 0);
-                return (finished, scheduler.preemptions());
+                return (finished, preemptions);
             }
             let step = scheduler.next_step();
             assert!(!step.is_empty(), "a step that does nothing never ends");
@@ -271,6 +274,7 @@ mod tests {
                 out.push(token);
                 if out.len() == prompts[*id].1 {
                     finished.insert(*id, std::mem::take(out));
+                    preemptions += seq.preemptions;
                     return Flow::Done;
                 }
                 Flow::Continue

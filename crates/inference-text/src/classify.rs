@@ -3,7 +3,7 @@
 use crate::{
     Tokenizer,
     generation::{Limits, Shared},
-    sampling::logprobs,
+    sampling::{check, logprobs},
 };
 use inference_core::{Classification, ClassifyOptions, Error, LabelScore, Result, Token};
 use std::sync::mpsc;
@@ -15,7 +15,8 @@ pub struct Scoring {
     /// Describe the most likely token of the first row.
     describe: Option<Describe>,
     limits: Limits,
-    scored: Scored,
+    /// An error as soon as a row is not sound.
+    scored: Result<Scored>,
     reply: mpsc::Sender<Result<Scored>>,
 }
 
@@ -40,19 +41,24 @@ struct Scored {
 impl Scoring {
     /// Takes the model's logits of wanted row `row`, one per vocabulary entry.
     pub fn row(&mut self, row: usize, logits: &[f32]) {
+        let Ok(scored) = &mut self.scored else { return };
+        if let Err(error) = check(logits) {
+            self.scored = Err(error);
+            return;
+        }
         if let (Some(describe), 0) = (self.describe, row) {
-            self.scored.token = describe.token(logits);
+            scored.token = describe.token(logits);
         }
         if let Some(targets) = self.targets.get(row) {
-            self.scored.logprobs.resize(self.scored.logprobs.len().max(row + 1), Vec::new());
-            self.scored.logprobs[row] = logprobs(logits, targets, 0).0;
+            scored.logprobs.resize(scored.logprobs.len().max(row + 1), Vec::new());
+            scored.logprobs[row] = logprobs(logits, targets, 0).0;
         }
     }
 
     /// All rows are in.
     pub fn complete(&mut self) {
         // A caller that is gone does not want it.
-        let _ = self.reply.send(Ok(std::mem::take(&mut self.scored)));
+        let _ = self.reply.send(std::mem::replace(&mut self.scored, Ok(Scored::default())));
     }
 
     /// Ends with an error.
@@ -131,7 +137,7 @@ impl Pending {
         };
         let send = |tokens: Vec<u32>, from, targets, describe| {
             let (reply, receiver) = mpsc::channel();
-            let (limits, scored) = (limits.clone(), Scored::default());
+            let (limits, scored) = (limits.clone(), Ok(Scored::default()));
             submit(tokens, from, Scoring { targets, describe, limits, scored, reply })?;
             Ok::<_, Error>(receiver)
         };

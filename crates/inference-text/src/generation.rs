@@ -69,6 +69,8 @@ pub struct Generation {
     sampler: Sampler,
     detokenizer: Detokenizer,
     stop: StopTexts,
+    /// A stop text was found; nothing behind it counts.
+    stopped: bool,
     stop_tokens: Vec<u32>,
     max_tokens: usize,
     logprobs: Option<usize>,
@@ -106,6 +108,7 @@ impl Generation {
             sampler: Sampler::new(options),
             detokenizer: Detokenizer::new(shared.tokenizer.clone()),
             stop: StopTexts::new(&options.stop),
+            stopped: false,
             stop_tokens: options.stop_tokens.clone(),
             max_tokens: options.max_tokens,
             logprobs: options.logprobs,
@@ -131,9 +134,10 @@ impl Generation {
         }
     }
 
-    /// Notes when work on the prompt began, if that is not known yet.
-    pub fn begun(&mut self, at: Instant) {
+    /// Notes when a step that works on it began, and how often it has had to start over by then.
+    pub fn begun(&mut self, at: Instant, preemptions: usize) {
         self.first_work.get_or_insert(at);
+        self.metrics.preemptions = preemptions;
     }
 
     /// Chooses the token after `tokens` (prompt and output) from `logits`, the model's own and one per vocabulary
@@ -181,10 +185,8 @@ impl Generation {
             token.top_logprobs = top;
         }
         self.held.push(token);
-        let text: Option<String> = self.detokenizer.push(id)?;
-        if let Some(text) = text
-            && self.settle(&text)
-        {
+        let text = self.detokenizer.push(id)?;
+        if self.settle(&text) {
             return Ok((id, Some(FinishReason::Stop)));
         }
         let full = self.generated >= self.max_tokens;
@@ -195,17 +197,21 @@ impl Generation {
     /// `true`: it held a stop text, and the output ends before it.
     fn settle(&mut self, text: &str) -> bool {
         let scanned = self.stop.push(text);
+        self.stopped = scanned.stopped;
+        let holds = !self.stopped && (self.stop.holds() || self.detokenizer.holds());
         // While text is held back, so is the newest token: at the end there must be one to carry the text.
-        let keep = usize::from(self.stop.holds());
-        self.deliver(&scanned.text, keep);
-        scanned.stopped
+        if !holds || !scanned.text.is_empty() {
+            self.deliver(&scanned.text, usize::from(holds));
+        }
+        self.stopped
     }
 
     /// Delivers the held tokens but the last `keep`; `text` goes with the last of those delivered.
     fn deliver(&mut self, text: &str, keep: usize) {
         let count = self.held.len().saturating_sub(keep);
-        let carrier = count.checked_sub(1).unwrap_or_default();
-        if let Some(token) = self.held.get_mut(carrier) {
+        if let Some(token) = self.held[..count].last_mut() {
+            token.text += text;
+        } else if let Some(token) = self.held.first_mut() {
             token.text += text;
         }
         self.metrics.prompt_tokens = self.prompt_len;
@@ -215,25 +221,26 @@ impl Generation {
         }
     }
 
+    /// Delivers all that is held back, if no stop text has ended the output before.
+    fn flush(&mut self) {
+        let rest = self.detokenizer.finish();
+        if !self.stopped && !self.settle(&rest) {
+            let rest = self.stop.finish();
+            self.deliver(&rest, 0);
+        }
+    }
+
     /// Ends the output: delivers what was held back, then the reason.
     pub fn end(&mut self, reason: FinishReason, memory: &dyn Fn() -> MemoryUse) {
-        let stopped = {
-            let rest = self.detokenizer.finish();
-            let scanned = self.stop.push(&rest);
-            let held = self.stop.finish();
-            let text = if scanned.stopped { scanned.text } else { scanned.text + &held };
-            self.deliver(&text, 0);
-            scanned.stopped
-        };
+        self.flush();
         self.finish_metrics(memory);
-        let reason = if stopped { FinishReason::Stop } else { reason };
+        let reason = if self.stopped { FinishReason::Stop } else { reason };
         self.sender.end(Ok(reason), self.metrics);
     }
 
     /// Ends the output with an error, after what was held back.
     pub fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
-        let text = self.stop.finish();
-        self.deliver(&text, 0);
+        self.flush();
         self.finish_metrics(memory);
         self.sender.end(Err(error), self.metrics);
     }

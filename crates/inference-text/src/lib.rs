@@ -4,6 +4,7 @@
 mod channel;
 mod classify;
 mod detokenizer;
+pub mod files;
 mod generation;
 pub mod sampling;
 mod stop;

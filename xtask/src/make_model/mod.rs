@@ -10,6 +10,8 @@ use shapes::Shape;
 use std::{fs, path::Path, path::PathBuf};
 use weights::Dtype;
 
+pub(crate) use weights::hash;
+
 /// Arguments of `make-model`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -68,7 +70,8 @@ mod tests {
     fn tiny(dtype: Dtype, seed: u64) -> (tempfile::TempDir, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model");
-        make(&Args { shape: Shape::Tiny, dir: path.clone(), dtype, layers: Some(1), seed }).unwrap();
+        make(&Args { shape: Shape::Tiny, dir: path.clone(), dtype, layers: Some(1), seed })
+            .unwrap();
         let bytes = fs::read(path.join("model.safetensors")).unwrap();
         (dir, bytes)
     }

@@ -233,7 +233,9 @@ mod tests {
 
     #[test]
     fn the_published_numbers_of_parameters() {
-        for (shape, millions) in [(Shape::Qwen3, 596), (Shape::Llama, 1_236), (Shape::Gemma3, 1_000)] {
+        for (shape, millions) in
+            [(Shape::Qwen3, 596), (Shape::Llama, 1_236), (Shape::Gemma3, 1_000)]
+        {
             let parameters: usize =
                 shape.tensors(None).iter().map(|t| t.shape.iter().product::<usize>()).sum();
             assert_eq!((parameters + 500_000) / 1_000_000, millions, "{}", shape.name());

@@ -122,17 +122,31 @@ type MadeUp = (String, Option<(String, String)>);
 /// Bytes first, then what is merged from tokens before.
 fn made_up() -> impl Iterator<Item = MadeUp> {
     let bytes = (0..=255).map(|b| (byte(b).to_string(), None));
-    let letters = letters().map(|l| (format!("{SPACE}{l}"), Some((SPACE.to_string(), l.to_string()))));
+    let letters =
+        letters().map(|l| (format!("{SPACE}{l}"), Some((SPACE.to_string(), l.to_string()))));
     let both = |left: String, right: String| {
         let run = format!("{left}{right}");
-        let after_space = (format!("{SPACE}{run}"), Some((format!("{SPACE}{left}"), right.clone())));
+        let after_space =
+            (format!("{SPACE}{run}"), Some((format!("{SPACE}{left}"), right.clone())));
         [(run, Some((left, right))), after_space]
     };
     bytes
         .chain(letters)
-        .chain(runs(1).flat_map(move |l| self::letters().map(move |r| (l.clone(), r.to_string()))).flat_map(move |(l, r)| both(l, r)))
-        .chain(runs(2).flat_map(move |l| self::letters().map(move |r| (l.clone(), r.to_string()))).flat_map(move |(l, r)| both(l, r)))
-        .chain(runs(2).flat_map(move |l| runs(2).map(move |r| (l.clone(), r))).flat_map(move |(l, r)| both(l, r)))
+        .chain(
+            runs(1)
+                .flat_map(move |l| self::letters().map(move |r| (l.clone(), r.to_string())))
+                .flat_map(move |(l, r)| both(l, r)),
+        )
+        .chain(
+            runs(2)
+                .flat_map(move |l| self::letters().map(move |r| (l.clone(), r.to_string())))
+                .flat_map(move |(l, r)| both(l, r)),
+        )
+        .chain(
+            runs(2)
+                .flat_map(move |l| runs(2).map(move |r| (l.clone(), r)))
+                .flat_map(move |(l, r)| both(l, r)),
+        )
 }
 
 fn letters() -> impl Iterator<Item = char> {
@@ -172,7 +186,9 @@ mod tests {
     fn text_makes_the_round_trip() {
         let tokenizer = load(Shape::Tiny);
         assert_eq!(tokenizer.get_vocab_size(true), 1024);
-        for text in ["Hello, world!", " the quick brown fox\n\n", "naïve 日本語 🦀", "a  b\tc 12345", ""] {
+        for text in
+            ["Hello, world!", " the quick brown fox\n\n", "naïve 日本語 🦀", "a  b\tc 12345", ""]
+        {
             let ids = tokenizer.encode(text, true).unwrap();
             assert_eq!(tokenizer.decode(ids.get_ids(), true).unwrap(), text);
         }

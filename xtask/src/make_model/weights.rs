@@ -65,7 +65,9 @@ pub(super) fn write(
     let header = header(tensors, dtype);
     let total = tensors.iter().map(|t| count(t) * dtype.bytes()).sum::<usize>() as u64;
     let bar = ProgressBar::new(total);
-    if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}") {
+    if let Ok(style) =
+        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
+    {
         bar.set_style(style);
     }
     let mut file = File::create(path)?;
@@ -77,7 +79,8 @@ pub(super) fn write(
             for (index, tensor) in tensors.iter().enumerate() {
                 for start in (0..count(tensor)).step_by(CHUNK) {
                     let len = CHUNK.min(count(tensor) - start);
-                    let fill = if tensor.shape.len() == 1 { Fill::Constant(norm) } else { Fill::Random };
+                    let fill =
+                        if tensor.shape.len() == 1 { Fill::Constant(norm) } else { Fill::Random };
                     // The receiver is gone if writing failed, and that error is the one to tell.
                     if send.send(chunk(fill, dtype, stream(seed, index), start, len)).is_err() {
                         return;
@@ -106,7 +109,8 @@ fn header(tensors: &[Tensor], dtype: Dtype) -> String {
     let mut start = 0;
     for tensor in tensors {
         let end = start + count(tensor) * dtype.bytes();
-        let entry = json!({ "dtype": dtype.tag(), "shape": tensor.shape, "data_offsets": [start, end] });
+        let entry =
+            json!({ "dtype": dtype.tag(), "shape": tensor.shape, "data_offsets": [start, end] });
         entries.insert(tensor.name.clone(), entry);
         start = end;
     }

@@ -73,7 +73,8 @@ fn raw_text_end(chars: &[char], from: usize) -> Option<usize> {
         return None;
     }
     let closes = |i: &usize| {
-        chars[*i] == '"' && chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes
+        chars[*i] == '"'
+            && chars[i + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes
     };
     Some((quote + 1..chars.len()).find(closes).map_or(chars.len(), |i| i + 1 + hashes))
 }
@@ -81,9 +82,8 @@ fn raw_text_end(chars: &[char], from: usize) -> Option<usize> {
 /// Whether `word` stands in `line` by itself.
 pub(super) fn has_word(line: &str, word: &str) -> bool {
     let part = |c: char| c.is_alphanumeric() || c == '_';
-    line.match_indices(word).any(|(at, _)| {
-        !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part)
-    })
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].ends_with(part) && !line[at + word.len()..].starts_with(part))
 }
 
 /// Which lines belong to items under `#[cfg(test)]`. `code` is [`code_only`].

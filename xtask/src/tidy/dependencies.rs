@@ -46,12 +46,27 @@ const ONLY: [(&str, &str); 4] = [
 
 /// Crates (by how the name begins) that the contract must not know: tensors, GPUs, async runtimes.
 const NOT_IN_CORE: [&str; 16] = [
-    "candle", "burn", "ndarray", "nalgebra", "tch", "ort", "cudarc", "wgpu", "metal", "ash", "objc", "tokio",
-    "async-std", "smol", "async-global-executor", "rayon",
+    "candle",
+    "burn",
+    "ndarray",
+    "nalgebra",
+    "tch",
+    "ort",
+    "cudarc",
+    "wgpu",
+    "metal",
+    "ash",
+    "objc",
+    "tokio",
+    "async-std",
+    "smol",
+    "async-global-executor",
+    "rayon",
 ];
 
 /// Crates that compile C, or bind to it at build time.
-const NEEDS_C: [&str; 8] = ["cc", "cmake", "bindgen", "onig", "onig_sys", "esaxx-rs", "pkg-config", "autotools"];
+const NEEDS_C: [&str; 8] =
+    ["cc", "cmake", "bindgen", "onig", "onig_sys", "esaxx-rs", "pkg-config", "autotools"];
 
 /// Checks the manifests, and what the facade builds by default.
 pub(super) fn check() -> Result<Vec<Fault>> {
@@ -87,20 +102,28 @@ fn forbidden(name: &str, dependencies: &[&str]) -> Vec<String> {
         return Vec::new();
     }
     let Some((_, allowed)) = OURS.iter().find(|(ours, _)| *ours == name) else {
-        let text = format!("{name} is not in the table; say in xtask/src/tidy/dependencies.rs what it may depend on");
+        let text = format!(
+            "{name} is not in the table; say in xtask/src/tidy/dependencies.rs what it may depend on"
+        );
         return vec![text];
     };
     let is_ours = |d: &str| d == TESTS || OURS.iter().any(|(ours, _)| *ours == d);
     let mut faults = Vec::new();
     for d in dependencies {
         if is_ours(d) && !allowed.contains(d) {
-            faults.push(format!("{name} depends on {d}; move what it needs below both (docs/architecture.md)"));
+            faults.push(format!(
+                "{name} depends on {d}; move what it needs below both (docs/architecture.md)"
+            ));
         }
-        if let Some((_, only)) = ONLY.iter().find(|(start, only)| d.starts_with(start) && *only != name) {
+        if let Some((_, only)) =
+            ONLY.iter().find(|(start, only)| d.starts_with(start) && *only != name)
+        {
             faults.push(format!("{name} depends on {d}; only {only} may"));
         }
         if name == "inference-core" && NOT_IN_CORE.iter().any(|n| begins(d, n)) {
-            faults.push(format!("the contract depends on {d}; it knows no tensor, no GPU and no async runtime"));
+            faults.push(format!(
+                "the contract depends on {d}; it knows no tensor, no GPU and no async runtime"
+            ));
         }
     }
     faults
@@ -128,7 +151,8 @@ fn default_build() -> Result<Vec<String>> {
 }
 
 fn compiled_c(crates: &[String]) -> Option<Fault> {
-    let mut found: Vec<_> = crates.iter().filter(|c| NEEDS_C.contains(&c.as_str())).map(String::as_str).collect();
+    let mut found: Vec<_> =
+        crates.iter().filter(|c| NEEDS_C.contains(&c.as_str())).map(String::as_str).collect();
     found.sort_unstable();
     found.dedup();
     let text = format!(
@@ -144,7 +168,10 @@ mod tests {
 
     #[test]
     fn layers_depend_downwards() {
-        assert!(forbidden("inference-engine", &["inference-core", "inference-text", "serde"]).is_empty());
+        assert!(
+            forbidden("inference-engine", &["inference-core", "inference-text", "serde"])
+                .is_empty()
+        );
         assert_eq!(forbidden("inference-core", &["inference-text"]).len(), 1);
         assert_eq!(forbidden("inference-llama-cpp", &["inference-engine"]).len(), 1);
         assert_eq!(forbidden("inference-cpu", &["inference-metal"]).len(), 1);

@@ -62,7 +62,11 @@ mod tests {
         let file = File { path: "docs/x.md".to_owned(), text: text.to_owned() };
         let there = |path: &Path| path.ends_with("b.md");
         let found: Vec<_> = broken(&file, there).iter().map(Fault::to_string).collect();
-        let starts = ["docs/x.md:1: the link ../d.md#part", "docs/x.md:5: the link k.md", "docs/x.md:6: the link m.md"];
+        let starts = [
+            "docs/x.md:1: the link ../d.md#part",
+            "docs/x.md:5: the link k.md",
+            "docs/x.md:6: the link m.md",
+        ];
         assert_eq!(found.len(), starts.len(), "{found:?}");
         for (fault, start) in found.iter().zip(starts) {
             assert!(fault.starts_with(start), "{fault}");

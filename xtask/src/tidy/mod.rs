@@ -93,13 +93,21 @@ fn check_fixtures() -> Result<Vec<Fault>> {
     for folder in &folders {
         if let Some(fault) = fixtures::verify(folder) {
             let path = format!("models-fixtures/{}", fixtures::name(folder));
-            faults.push(Fault::new(&path, None, format!("incomplete ({fault}); make it again with make.py")));
+            faults.push(Fault::new(
+                &path,
+                None,
+                format!("incomplete ({fault}); make it again with make.py"),
+            ));
         }
     }
     let total: u64 = folders.iter().map(|f| fixtures::size(f)).sum();
     if total > fixtures::MOST_BYTES {
         let most = fixtures::MOST_BYTES >> 20;
-        faults.push(Fault::new("models-fixtures", None, format!("{total} bytes are too many; {most} MiB is the limit")));
+        faults.push(Fault::new(
+            "models-fixtures",
+            None,
+            format!("{total} bytes are too many; {most} MiB is the limit"),
+        ));
     }
     Ok(faults)
 }

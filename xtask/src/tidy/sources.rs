@@ -23,7 +23,8 @@ const MANY_LINES: usize = 400;
 const TOO_MANY_LINES: usize = 600;
 
 /// Beginnings of paths that are only on somebody's machine; written so that this file is none of those that hold them.
-const MACHINE_PATHS: [&str; 3] = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+const MACHINE_PATHS: [&str; 3] =
+    [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
 
 /// Checks every file.
 pub(super) fn check(files: &[File]) -> Vec<Fault> {
@@ -56,7 +57,8 @@ fn is_library(path: &str) -> bool {
 
 fn length(file: &File) -> Option<Fault> {
     let lines = file.text.lines().count();
-    let fault = |most| Fault::new(&file.path, None, format!("{lines} lines; split it, {most} is the aim"));
+    let fault =
+        |most| Fault::new(&file.path, None, format!("{lines} lines; split it, {most} is the aim"));
     match lines {
         n if n > TOO_MANY_LINES => Some(fault(MANY_LINES)),
         n if n > MANY_LINES => Some(fault(MANY_LINES).warning()),
@@ -65,9 +67,9 @@ fn length(file: &File) -> Option<Fault> {
 }
 
 fn unsafe_code(file: &File, code: &str) -> Vec<Fault> {
-    let allowed = UNSAFE.iter().any(|place| {
-        *place == file.path || (place.ends_with('/') && file.path.starts_with(place))
-    });
+    let allowed = UNSAFE
+        .iter()
+        .any(|place| *place == file.path || (place.ends_with('/') && file.path.starts_with(place)));
     let source: Vec<&str> = file.text.lines().collect();
     let code: Vec<&str> = code.lines().collect();
     let mut faults = Vec::new();
@@ -116,7 +118,8 @@ fn has_comment(source: &[&str], code: &[&str], at: usize) -> bool {
 
 fn unwraps(file: &File, code: &str) -> Vec<Fault> {
     let in_test = test_lines(code);
-    let found = code.lines().enumerate().filter(|(at, line)| line.contains(".unwrap()") && !in_test[*at]);
+    let found =
+        code.lines().enumerate().filter(|(at, line)| line.contains(".unwrap()") && !in_test[*at]);
     let text = "unwrap in a library; return an error, or say in `expect` why it holds";
     found.map(|(at, _)| Fault::new(&file.path, at + 1, text)).collect()
 }
@@ -143,7 +146,8 @@ fn machine_paths(file: &File) -> Vec<Fault> {
                 !line[..start].ends_with(|c: char| c.is_alphanumeric() || "_-.~/}".contains(c))
             };
             if line.match_indices(path).any(stands) {
-                let text = format!("{path} is a path of one machine; write it relative to the repository");
+                let text =
+                    format!("{path} is a path of one machine; write it relative to the repository");
                 faults.push(Fault::new(&file.path, at + 1, text));
             }
         }
@@ -163,12 +167,25 @@ mod tests {
     #[test]
     fn unsafe_is_only_in_listed_files_and_has_a_comment() {
         let engine = "crates/inference-engine/src/step.rs";
-        assert_eq!(found(engine, "// unsafe\nlet s = \"unsafe\";\n#![forbid(unsafe_code)]\n").len(), 0);
-        assert!(found(engine, "fn a() {\n    unsafe { b() }\n}\n")[0].starts_with("crates/inference-engine/src/step.rs:2: unsafe outside"));
+        assert_eq!(
+            found(engine, "// unsafe\nlet s = \"unsafe\";\n#![forbid(unsafe_code)]\n").len(),
+            0
+        );
+        assert!(
+            found(engine, "fn a() {\n    unsafe { b() }\n}\n")[0]
+                .starts_with("crates/inference-engine/src/step.rs:2: unsafe outside")
+        );
         let cpu = "crates/inference-cpu/src/simd/avx2.rs";
         assert_eq!(found(cpu, "fn a() {\n    unsafe { b() }\n}\n").len(), 1);
-        assert_eq!(found(cpu, "fn a() {\n    // SAFETY: b asks nothing.\n    unsafe { b() }\n}\n").len(), 0);
-        assert_eq!(found(cpu, "// SAFETY: one\n// and more\n#[inline]\nlet a =\n    unsafe { b() };\n").len(), 0);
+        assert_eq!(
+            found(cpu, "fn a() {\n    // SAFETY: b asks nothing.\n    unsafe { b() }\n}\n").len(),
+            0
+        );
+        assert_eq!(
+            found(cpu, "// SAFETY: one\n// and more\n#[inline]\nlet a =\n    unsafe { b() };\n")
+                .len(),
+            0
+        );
         assert_eq!(found(cpu, "// SAFETY: of another\nc();\nlet a = unsafe { b() };\n").len(), 1);
         assert_eq!(found(cpu, "/// # Safety\npub unsafe fn a() {}\n").len(), 0);
     }
@@ -177,7 +194,12 @@ mod tests {
     fn unwrap_is_for_tests() {
         let text = "fn a() {\n    b().unwrap();\n}\n#[cfg(test)]\nmod tests {\n    fn c() {\n        b().unwrap();\n    }\n}\n";
         assert_eq!(found("crates/inference-core/src/a.rs", text).len(), 1);
-        for path in ["crates/inference-core/tests/a.rs", "crates/inference-core/src/a/tests.rs", "crates/inference-cli/src/a.rs", "xtask/src/a.rs"] {
+        for path in [
+            "crates/inference-core/tests/a.rs",
+            "crates/inference-core/src/a/tests.rs",
+            "crates/inference-cli/src/a.rs",
+            "xtask/src/a.rs",
+        ] {
             assert_eq!(found(path, text).len(), 0, "{path}");
         }
     }

@@ -1,7 +1,7 @@
 //! `inference backends`: what this build can run on, and why not where it can't.
 
 use super::write_json;
-use crate::{args::Backends, failure::Result, library, report};
+use crate::{args::Backends, failure::Result, report};
 use inference::{Availability, Backend, Format};
 use serde_json::json;
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 pub(super) fn run(args: &Backends) -> Result {
-    let backends = library::registry().backends();
+    let backends = inference::registry().backends();
     if backends.is_empty() && !args.json {
         report::to_stderr(format_args!("{}", inference::Error::NoBackends));
     }

@@ -82,6 +82,7 @@ pub(super) struct Base<'a> {
     kv_heads: usize,
     norm_eps: f64,
     activation: Activation,
+    own_head: bool,
 }
 
 impl<'a> Base<'a> {
@@ -137,6 +138,7 @@ impl<'a> Base<'a> {
                 .unwrap_or(defaults.context),
             norm_eps: text.number("rms_norm_eps")?.unwrap_or(defaults.norm_eps),
             activation: activation(&text, defaults)?,
+            own_head: own_head(&text, &config.root())?,
             text,
             defaults,
         })
@@ -213,11 +215,19 @@ impl<'a> Base<'a> {
             embed_scale: 1.0,
             activation: self.activation,
             logit_softcap: None,
-            context: self.context,
+            own_head: self.own_head,
+            context: rope.frequencies.context(self.context),
             ropes: vec![rope],
             layers: attentions.into_iter().map(layer).collect(),
         }
     }
+}
+
+/// Whether the file says that embedding and head are two tensors. One that says nothing leaves it to the weights.
+fn own_head(text: &Section<'_>, root: &Section<'_>) -> Result<bool> {
+    const FIELD: &str = "tie_word_embeddings";
+    let (inner, outer) = (text.flag(FIELD)?, root.flag(FIELD)?);
+    Ok(inner.or(outer) == Some(false))
 }
 
 /// By the names of `transformers.activations.ACT2FN`.

@@ -16,6 +16,10 @@ const PREFIX: usize = 8;
 /// Most bytes of a header, as the format says.
 const MAX_HEADER: u64 = 100_000_000;
 
+/// How a file begins that a clone without Git LFS has in place of a large one
+/// (<https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md#the-pointer>).
+const GIT_LFS: &[u8] = b"version https://git-lfs";
+
 /// A tensor as a header describes it, checked: `bytes` is as long as `shape` and `dtype` ask for, if `dtype` is known.
 #[derive(Debug)]
 pub(super) struct Tensor {
@@ -42,6 +46,9 @@ pub(super) fn tensors(file: &Path, content: &Bytes) -> Result<Vec<Tensor>> {
 }
 
 fn parse(content: &Bytes) -> Result<Vec<Tensor>, String> {
+    if content.starts_with(GIT_LFS) {
+        return Err("only a pointer to the file: fetch it with `git lfs pull`".to_owned());
+    }
     let prefix =
         content.first_chunk::<PREFIX>().ok_or("shorter than the 8 bytes before its header")?;
     let length = u64::from_le_bytes(*prefix);

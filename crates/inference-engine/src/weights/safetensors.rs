@@ -2,11 +2,11 @@
 
 use super::{DType, RawTensor, Weights, header, mapped};
 use inference_core::{Error, Result};
+use inference_text::files;
 use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
     fs,
-    io::ErrorKind,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -44,10 +44,10 @@ impl SafeTensors {
         if single.exists() {
             return Self::read(dir, [single]);
         }
-        if !index.exists() {
+        let Some(text) = files::read(&index, MAX_INDEX)? else {
             return Self::read(dir, all_in(dir)?);
-        }
-        let listed = listed(&index)?;
+        };
+        let listed = listed(&index, &text)?;
         let names: BTreeSet<_> = listed.values().collect();
         for name in &names {
             if !dir.join(name).exists() {
@@ -143,19 +143,11 @@ fn all_in(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The `weight_map` of a shard index: the file of each tensor, relative to the index.
-fn listed(index: &Path) -> Result<HashMap<String, String>> {
+/// The `weight_map` of a shard index with this `text`: the file of each tensor, relative to the index.
+fn listed(index: &Path, text: &[u8]) -> Result<HashMap<String, String>> {
     let wrong = |reason: String| Error::file(index, reason);
-    let length = fs::metadata(index).map_err(|e| Error::io(index, e))?.len();
-    if length > MAX_INDEX {
-        return Err(wrong(format!("{length} bytes long; at most {MAX_INDEX} are read")));
-    }
-    let text = fs::read(index).map_err(|e| match e.kind() {
-        ErrorKind::IsADirectory => wrong("not a file".to_owned()),
-        _ => Error::io(index, e),
-    })?;
     let whole: Value =
-        serde_json::from_slice(&text).map_err(|e| wrong(format!("not JSON: {e}")))?;
+        serde_json::from_slice(text).map_err(|e| wrong(format!("not JSON: {e}")))?;
     let map = whole.get("weight_map").and_then(Value::as_object);
     let map = map.filter(|m| !m.is_empty());
     let map =

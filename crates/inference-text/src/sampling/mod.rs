@@ -85,11 +85,9 @@ impl Sampler {
     /// Chooses the token after `history`. Changes `logits`, which has one entry per token that may be chosen.
     ///
     /// # Errors
-    /// [`Error::Device`] where the logits are not numbers; [`Error::InvalidOption`] where the bias bans every token.
+    /// As [`check`]; [`Error::InvalidOption`] where the bias bans every token.
     pub fn sample(&mut self, history: History<'_>, logits: &mut [f32]) -> Result<u32> {
-        if logits.iter().any(|l| l.is_nan()) {
-            return Err(Error::Device { reason: "the model's logits are not numbers".to_owned() });
-        }
+        check(logits)?;
         let mut candidates = Candidates::new(logits);
         for stage in &mut self.stages {
             stage.apply(history, &mut candidates);
@@ -101,6 +99,20 @@ impl Sampler {
         };
         chosen.ok_or_else(|| Error::option("logit_bias", "it bans every token"))
     }
+}
+
+/// Checks that a model's logits say something: each is finite or −∞, and not all are −∞.
+///
+/// # Errors
+/// [`Error::Device`].
+pub fn check(logits: &[f32]) -> Result<()> {
+    // Counted, for that is vectorised and a search is not.
+    let wrong = logits.iter().filter(|l| l.is_nan() || **l == f32::INFINITY).count();
+    if wrong == 0 && logits.iter().any(|l| *l > f32::NEG_INFINITY) {
+        return Ok(());
+    }
+    let reason = "the model's logits are not finite: its weights are damaged, or too large for their type";
+    Err(Error::Device { reason: reason.to_owned() })
 }
 
 /// A seed that differs from call to call: the keys of the standard library's hasher are random.
@@ -200,7 +212,9 @@ mod tests {
             Sampler::new(options).sample(NONE, &mut logits.to_vec())
         };
         for options in [GenerateOptions::default(), GenerateOptions::default().temperature(1.0)] {
-            assert!(matches!(sample(&options, &[1.0, f32::NAN]), Err(Error::Device { .. })));
+            for wrong in [[1.0, f32::NAN], [1.0, f32::INFINITY], [f32::NEG_INFINITY; 2]] {
+                assert!(matches!(sample(&options, &wrong), Err(Error::Device { .. })));
+            }
             let options = options.logit_bias([(0, f32::NEG_INFINITY), (1, f32::NEG_INFINITY)]);
             assert!(matches!(sample(&options, &[1.0, 2.0]), Err(Error::InvalidOption { .. })));
         }

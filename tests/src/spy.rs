@@ -1,0 +1,113 @@
+//! A device that does what another does, counts what passes through, and fails when it is told to.
+
+use inference_core::{CacheDtype, Error, Result};
+use inference_engine::{
+    arch::{Activation, Attention},
+    device::{Device, Memory},
+    step::{Rotation, Step},
+    weights::RawTensor,
+};
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+/// What a [`Spy`] has seen and is to do; shared with the test, which is on another thread.
+#[derive(Debug, Default)]
+pub struct Seen {
+    /// Forward passes.
+    pub steps: AtomicUsize,
+    /// Tokens in all of them.
+    pub tokens: AtomicUsize,
+    /// Most sequences of one pass.
+    pub most_spans: AtomicUsize,
+    /// Rows that reached the head.
+    pub head_rows: AtomicUsize,
+    /// The pass that gives an error, counted from 1; 0: none.
+    pub error_at: AtomicUsize,
+    /// The pass that panics, counted from 1; 0: none.
+    pub panic_at: AtomicUsize,
+    /// Milliseconds that a pass takes at least.
+    pub delay: AtomicUsize,
+}
+
+/// The device.
+#[derive(Debug)]
+pub struct Spy<D> {
+    inner: D,
+    seen: Arc<Seen>,
+}
+
+impl<D> Spy<D> {
+    /// Watches `inner`.
+    pub fn new(inner: D, seen: Arc<Seen>) -> Self {
+        Self { inner, seen }
+    }
+}
+
+/// Writes operations that only pass on.
+macro_rules! pass_on {
+    ($(fn $name:ident(&self $(, $arg:ident: $type:ty)*) -> $out:ty;)*) => {
+        $(fn $name(&self $(, $arg: $type)*) -> $out {
+            self.inner.$name($($arg),*)
+        })*
+    };
+}
+
+impl<D: Device> Device for Spy<D> {
+    type Tensor = D::Tensor;
+    type Linear = D::Linear;
+    type Cache = D::Cache;
+    type Step = D::Step;
+
+    fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<D::Step> {
+        let seen = &self.seen;
+        let nth = seen.steps.fetch_add(1, SeqCst) + 1;
+        seen.tokens.fetch_add(step.tokens.len(), SeqCst);
+        seen.most_spans.fetch_max(step.spans.len(), SeqCst);
+        seen.head_rows.fetch_add(step.wanted_rows().count(), SeqCst);
+        std::thread::sleep(std::time::Duration::from_millis(seen.delay.load(SeqCst) as u64));
+        assert!(nth != seen.panic_at.load(SeqCst), "the spy panics as it was told to");
+        if nth == seen.error_at.load(SeqCst) {
+            return Err(Error::Device { reason: "the spy fails as it was told to".to_owned() });
+        }
+        self.inner.begin(step, rotations)
+    }
+
+    fn attend(
+        &self,
+        q: &D::Tensor,
+        k: &D::Tensor,
+        v: &D::Tensor,
+        cache: &mut D::Cache,
+        layer: usize,
+        attention: &Attention,
+        step: &D::Step,
+    ) -> Result<D::Tensor> {
+        self.inner.attend(q, k, v, cache, layer, attention, step)
+    }
+
+    pass_on! {
+        fn vector(&self, values: &[f32]) -> Result<D::Tensor>;
+        fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<D::Linear>;
+        fn block_len(&self) -> usize;
+        fn block_bytes(&self, layers: &[Attention], dtype: CacheDtype) -> u64;
+        fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<D::Cache>;
+        fn read(&self, x: D::Tensor) -> Result<Vec<f32>>;
+        fn memory(&self) -> Memory;
+        fn embed(&self, table: &D::Linear, scale: f32, step: &D::Step) -> Result<D::Tensor>;
+        fn linear(&self, x: &D::Tensor, map: &D::Linear) -> Result<D::Tensor>;
+        fn rms_norm(&self, x: &D::Tensor, weight: &D::Tensor, eps: f32) -> Result<D::Tensor>;
+        fn rope(&self, x: D::Tensor, rope: usize, head_dim: usize, step: &D::Step) -> Result<D::Tensor>;
+        fn gate(&self, x: &D::Tensor, activation: Activation) -> Result<D::Tensor>;
+        fn add(&self, x: D::Tensor, y: &D::Tensor) -> Result<D::Tensor>;
+        fn softcap(&self, x: D::Tensor, cap: f32) -> Result<D::Tensor>;
+        fn columns(&self, x: &D::Tensor, range: Range<usize>) -> Result<D::Tensor>;
+        fn wanted_rows(&self, x: &D::Tensor, step: &D::Step) -> Result<D::Tensor>;
+        fn add_norm(&self, x: D::Tensor, y: &D::Tensor, weight: &D::Tensor, eps: f32) -> Result<(D::Tensor, D::Tensor)>;
+        fn linear_gate(&self, x: &D::Tensor, map: &D::Linear, activation: Activation) -> Result<D::Tensor>;
+    }
+}
