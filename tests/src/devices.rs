@@ -118,7 +118,7 @@ macro_rules! both {
             let x = $body;
             $d.read(x).expect("reads")
         };
-        close(&$what, got, want, $tolerance);
+        close($what.as_ref(), got, want, $tolerance);
     }};
 }
 
@@ -158,7 +158,7 @@ pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
     }
     let mixed = [noise.tensor(DType::F32, &[5, 64]), noise.tensor(DType::Bf16, &[6, 64])];
     let x = noise.numbers(64 * 3);
-    both!("linear of mixed types".to_owned(), device, tolerance.exact, |d| {
+    both!("linear of mixed types", device, tolerance.exact, |d| {
         let map = d.load_linear(&mixed, None).expect("loads");
         d.linear(&upload(d, &x, 64), &map).expect("multiplies")
     });

@@ -377,3 +377,17 @@ pub enum CacheDtype {
     /// The upper half of a 32-bit IEEE number.
     Bf16,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_threads_than_any_machine_has_are_refused() {
+        let with = |threads| LoadOptions::default().threads(threads).validate();
+        assert!(with(1).is_ok() && with(MAX_THREADS).is_ok());
+        for threads in [0, MAX_THREADS + 1, usize::MAX] {
+            assert!(matches!(with(threads), Err(Error::InvalidOption { option: "threads", .. })));
+        }
+    }
+}

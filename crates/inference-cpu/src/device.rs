@@ -2,10 +2,11 @@
 
 use crate::{
     attention::{self, Cache, Call},
+    elementwise::{Add, Gate, Norm, Rotate, Softcap},
     linear::{self, Linear, Scratch},
-    machine, math,
+    machine,
     pool::{Disjoint, Pool},
-    simd::{Kernel, Level, Simd},
+    simd::Level,
     tensor::{Arena, Tensor},
 };
 use inference_core::{CacheDtype, Error, Result};
@@ -239,103 +240,5 @@ impl Device for Cpu {
 
     fn linear_gate(&self, x: &Tensor, map: &Linear, activation: Activation) -> Result<Tensor> {
         Ok(self.product(x, map, Some(activation)))
-    }
-}
-
-struct Norm<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    eps: f32,
-    out: &'a mut [f32],
-}
-
-impl Kernel for Norm<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let n = self.weight.len();
-        for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
-            // Sixteen sums beside each other, which the compiler makes vectors of.
-            let mut sums = [0.0f32; 16];
-            let parts = x.chunks_exact(16);
-            let rest: f32 = parts.remainder().iter().map(|v| v * v).sum();
-            for part in parts {
-                for (sum, v) in sums.iter_mut().zip(part) {
-                    *sum += v * v;
-                }
-            }
-            let mean = (sums.into_iter().sum::<f32>() + rest) / n as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            for ((o, v), w) in out.iter_mut().zip(x).zip(self.weight) {
-                *o = v * scale * w;
-            }
-        }
-    }
-}
-
-struct Rotate<'a> {
-    x: &'a mut [f32],
-    cols: usize,
-    head_dim: usize,
-    /// The first row's place in the step.
-    first: usize,
-    rotation: &'a Rotation,
-}
-
-impl Kernel for Rotate<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let n = self.rotation.pairs;
-        for (row, x) in self.x.chunks_exact_mut(self.cols).enumerate() {
-            let at = (self.first + row) * n;
-            let (cos, sin) = (&self.rotation.cos[at..][..n], &self.rotation.sin[at..][..n]);
-            for head in x.chunks_exact_mut(self.head_dim) {
-                let (left, right) = head.split_at_mut(n);
-                for (((a, b), cos), sin) in left.iter_mut().zip(right).zip(cos).zip(sin) {
-                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                }
-            }
-        }
-    }
-}
-
-struct Gate<'a> {
-    activation: Activation,
-    gate: &'a mut [f32],
-    up: &'a [f32],
-}
-
-impl Kernel for Gate<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        math::gate(self.activation, self.gate, self.up);
-    }
-}
-
-struct Add<'a> {
-    x: &'a mut [f32],
-    y: &'a [f32],
-}
-
-impl Kernel for Add<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        self.x.iter_mut().zip(self.y).for_each(|(x, y)| *x += y);
-    }
-}
-
-struct Softcap<'a> {
-    x: &'a mut [f32],
-    cap: f32,
-}
-
-impl Kernel for Softcap<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        self.x.iter_mut().for_each(|x| *x = self.cap * math::tanh(*x / self.cap));
     }
 }

@@ -2,6 +2,7 @@
 
 mod attention;
 mod device;
+mod elementwise;
 mod linear;
 mod machine;
 mod math;

@@ -116,7 +116,7 @@ impl Source<'_> {
                 bias.extend(self.tensor(&name, &[rows])?.to_f32());
             }
         }
-        if bias.len() != 0 && bias.len() != rows.iter().sum::<usize>() {
+        if !bias.is_empty() && bias.len() != rows.iter().sum::<usize>() {
             let reason = format!("some but not all of {} have a bias", names.join(", "));
             return Err(Error::file(self.path, reason));
         }

@@ -16,7 +16,7 @@ use inference_core::{
     LoadOptions, Message, Metrics, ModelInfo, Progress, RenderOptions, Result, TextModel,
     TokenStream,
 };
-use inference_text::{ChatTemplate, Generation, Shared, Tokenizer};
+use inference_text::{ChatTemplate, Generation, Shared, ToScore, Tokenizer};
 use std::{
     cell::Cell,
     path::Path,
@@ -126,12 +126,26 @@ impl Engine {
         Ok(())
     }
 
-    fn start(&self, tokens: Vec<u32>, options: &GenerateOptions) -> Result<TokenStream> {
+    /// A sequence that continues `tokens`, and the stream that it will write.
+    fn prepare(
+        &self,
+        tokens: Vec<u32>,
+        options: &GenerateOptions,
+    ) -> Result<(Sequence<Task>, TokenStream)> {
         self.admit(&tokens, options.max_tokens)?;
         let (generation, stream) = Generation::new(&self.shared, tokens.len(), options);
         let task = Task::Generate(Box::new(generation));
-        self.runner.submit(Sequence::new(tokens, Wanted::Last, task))?;
-        Ok(stream)
+        Ok((Sequence::new(tokens, Wanted::Last, task), stream))
+    }
+
+    fn prepare_prompt(
+        &self,
+        prompt: &str,
+        options: &GenerateOptions,
+    ) -> Result<(Sequence<Task>, TokenStream)> {
+        self.runner.check()?;
+        options.validate()?;
+        self.prepare(self.shared.tokenizer.encode(prompt)?, options)
     }
 
     fn template(&self) -> Result<&ChatTemplate> {
@@ -146,16 +160,19 @@ impl TextModel for Engine {
     }
 
     fn generate(&self, prompt: &str, options: &GenerateOptions) -> Result<TokenStream> {
-        self.runner.check()?;
-        options.validate()?;
-        self.start(self.shared.tokenizer.encode(prompt)?, options)
+        let (sequence, stream) = self.prepare_prompt(prompt, options)?;
+        self.runner.submit(vec![sequence])?;
+        Ok(stream)
     }
 
     fn chat(&self, messages: &[Message], options: &GenerateOptions) -> Result<TokenStream> {
         self.runner.check()?;
         options.validate()?;
         let rendered = self.template()?.render(messages, &options.render)?;
-        self.start(self.shared.tokenizer.encode_rendered(&rendered)?, options)
+        let tokens = self.shared.tokenizer.encode_rendered(&rendered)?;
+        let (sequence, stream) = self.prepare(tokens, options)?;
+        self.runner.submit(vec![sequence])?;
+        Ok(stream)
     }
 
     fn classify(
@@ -163,11 +180,17 @@ impl TextModel for Engine {
         prompts: &[&str],
         options: &ClassifyOptions,
     ) -> Vec<Result<Classification>> {
-        inference_text::classify(&self.shared, prompts, options, |tokens, from, scoring| {
+        let admit = |tokens: &[u32]| {
             self.runner.check()?;
-            self.admit(&tokens, 0)?;
-            let task = Task::Score(scoring);
-            self.runner.submit(Sequence::new(tokens, Wanted::From(from), task))
+            self.admit(tokens, 0)
+        };
+        inference_text::classify(&self.shared, prompts, options, admit, |work| {
+            let sequence = |w: ToScore| {
+                let task = Task::Score(Box::new(w.scoring));
+                Sequence::new(w.tokens, Wanted::From(w.from), task)
+            };
+            // If the engine is gone, so are the sequences, and whoever waits for them learns it.
+            let _ = self.runner.submit(work.into_iter().map(sequence).collect());
         })
     }
 
@@ -176,8 +199,18 @@ impl TextModel for Engine {
         prompts: &[&str],
         options: &GenerateOptions,
     ) -> Vec<Result<Completion>> {
-        let streams: Vec<_> = prompts.iter().map(|p| self.generate(p, options)).collect();
-        let all: Vec<_> = streams.into_iter().map(|s| s?.finish()).collect();
+        let mut sequences = Vec::new();
+        let streams: Vec<_> = prompts
+            .iter()
+            .map(|prompt| {
+                let (sequence, stream) = self.prepare_prompt(prompt, options)?;
+                sequences.push(sequence);
+                Ok(stream)
+            })
+            .collect();
+        // If the engine is gone, so are the sequences, and their streams say so.
+        let _ = self.runner.submit(sequences);
+        let all: Vec<_> = streams.into_iter().map(|s: Result<TokenStream>| s?.finish()).collect();
         let metrics = Metrics::of_batch(all.iter().flatten().map(|c| &c.metrics));
         *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
         all

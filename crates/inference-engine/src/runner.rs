@@ -20,7 +20,7 @@ pub(crate) enum Task {
     /// To be continued.
     Generate(Box<Generation>),
     /// To be scored.
-    Score(Scoring),
+    Score(Box<Scoring>),
 }
 
 impl Task {
@@ -48,7 +48,7 @@ impl Task {
 }
 
 enum Message {
-    Run(Sequence<Task>),
+    Run(Vec<Sequence<Task>>),
     Close,
 }
 
@@ -121,11 +121,11 @@ impl Runner {
         self.over.get().map_or(Ok(()), Err)
     }
 
-    /// Puts a sequence to work.
-    pub(crate) fn submit(&self, sequence: Sequence<Task>) -> Result<()> {
+    /// Puts sequences to work, together: if nothing else runs, they share their first step.
+    pub(crate) fn submit(&self, sequences: Vec<Sequence<Task>>) -> Result<()> {
         self.check()?;
         // A thread that is gone has said why.
-        self.inbox.send(Message::Run(sequence)).map_err(|_| self.over.set(Error::Closed))
+        self.inbox.send(Message::Run(sequences)).map_err(|_| self.over.set(Error::Closed))
     }
 
     /// Waits for the running step, ends everything, and frees the device.
@@ -159,8 +159,8 @@ fn serve<D: Device>(mut loaded: Loaded<D>, inbox: &mpsc::Receiver<Message>, over
         Flow::Done
     });
     for message in inbox.try_iter() {
-        if let Message::Run(mut sequence) = message {
-            sequence.task.fail(error.clone(), &memory);
+        if let Message::Run(sequences) = message {
+            sequences.into_iter().for_each(|mut s| s.task.fail(error.clone(), &memory));
         }
     }
 }
@@ -184,7 +184,7 @@ fn run<D: Device>(loaded: &mut Loaded<D>, inbox: &mpsc::Receiver<Message>) {
         }
         for message in first.into_iter().chain(inbox.try_iter()) {
             match message {
-                Message::Run(sequence) => scheduler.add(sequence),
+                Message::Run(sequences) => sequences.into_iter().for_each(|s| scheduler.add(s)),
                 Message::Close => return,
             }
         }

@@ -91,22 +91,37 @@ impl Describe {
     }
 }
 
-/// Classifies `prompts`. `submit(tokens, from, scoring)` puts a sequence to work whose rows from position `from` on
-/// are wanted; everything is submitted before anything is waited for, so that all of it runs in one batch.
+/// A sequence to be scored.
+pub struct ToScore {
+    /// Its tokens, at least one.
+    pub tokens: Vec<u32>,
+    /// The rows from this position on are wanted.
+    pub from: usize,
+    /// What takes them.
+    pub scoring: Scoring,
+}
+
+/// Classifies `prompts`. `admit` says whether a sequence of these tokens can run; `submit` puts sequences to work, all
+/// of them before anything is waited for, so that they run in one batch.
 pub fn classify(
     shared: &Shared,
     prompts: &[&str],
     options: &ClassifyOptions,
-    submit: impl Fn(Vec<u32>, usize, Scoring) -> Result<()>,
+    admit: impl Fn(&[u32]) -> Result<()>,
+    submit: impl FnOnce(Vec<ToScore>),
 ) -> Vec<Result<Classification>> {
     let limits = Limits::new(options.timeout, options.cancel.clone());
+    let mut all = Vec::new();
     let pending: Vec<_> = prompts
         .iter()
         .map(|prompt| {
             options.validate()?;
-            Pending::submit(shared, prompt, options, &limits, &submit)
+            let (pending, work) = Pending::new(shared, prompt, options, &limits, &admit)?;
+            all.extend(work);
+            Ok(pending)
         })
         .collect();
+    submit(all);
     pending.into_iter().map(|p| p?.finish(shared, options)).collect()
 }
 
@@ -122,23 +137,26 @@ struct Pending {
 }
 
 impl Pending {
-    fn submit(
+    fn new(
         shared: &Shared,
         prompt: &str,
         options: &ClassifyOptions,
         limits: &Limits,
-        submit: &impl Fn(Vec<u32>, usize, Scoring) -> Result<()>,
-    ) -> Result<Self> {
+        admit: &impl Fn(&[u32]) -> Result<()>,
+    ) -> Result<(Self, Vec<ToScore>)> {
         let (tokens, labels) = continuations(&shared.tokenizer, prompt, &options.labels)?;
         let describe = Describe {
             logprobs: options.logprobs,
             return_logits: options.return_logits,
             vocab_len: shared.tokenizer.vocab_len(),
         };
-        let send = |tokens: Vec<u32>, from, targets, describe| {
+        let mut work = Vec::new();
+        let mut send = |tokens: Vec<u32>, from, targets, describe| {
+            admit(&tokens)?;
             let (reply, receiver) = mpsc::channel();
             let (limits, scored) = (limits.clone(), Ok(Scored::default()));
-            submit(tokens, from, Scoring { targets, describe, limits, scored, reply })?;
+            let scoring = Scoring { targets, describe, limits, scored, reply };
+            work.push(ToScore { tokens, from, scoring });
             Ok::<_, Error>(receiver)
         };
         let shared_len = labels.first().map_or(tokens.len(), |(from, _)| *from);
@@ -163,7 +181,7 @@ impl Pending {
                     .transpose()
             })
             .collect::<Result<_>>()?;
-        Ok(Self { prompt_tokens, base, rest, joined })
+        Ok((Self { prompt_tokens, base, rest, joined }, work))
     }
 
     fn finish(self, shared: &Shared, options: &ClassifyOptions) -> Result<Classification> {

@@ -12,7 +12,7 @@ mod stop;
 mod template;
 mod tokenizer;
 
-pub use classify::{Scoring, classify};
+pub use classify::{Scoring, ToScore, classify};
 pub use detokenizer::Detokenizer;
 pub use generation::{Generation, MemoryUse, Shared};
 pub use stop::{Scanned, StopTexts};

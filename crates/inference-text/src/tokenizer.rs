@@ -18,6 +18,9 @@ use tokenizers::{Model, Normalizer};
 /// Most bytes of a tokenizer's files that are read; the largest published ones have some tens of megabytes.
 const MOST_BYTES: u64 = 256 << 20;
 
+/// Most bytes that replacements may make of one, one after another; in published files it is 3 (`▁` for a space).
+const MOST_GROWTH: f64 = 64.0;
+
 /// A checkpoint's tokenizer.
 pub struct Tokenizer {
     path: PathBuf,
@@ -71,10 +74,16 @@ impl Tokenizer {
         if vocab_len == 0 {
             return Err("its vocabulary is empty".to_owned());
         }
+        let decoder = serde_json::to_value(inner.get_decoder()).map_err(|e| e.to_string())?;
+        let normalizer = serde_json::to_value(inner.get_normalizer()).map_err(|e| e.to_string())?;
+        for (name, part) in [("normalizer", &normalizer), ("decoder", &decoder)] {
+            if growth(part) > MOST_GROWTH {
+                return Err(format!("its {name} may make a text more than {MOST_GROWTH} times as long"));
+            }
+        }
         // Its post-processor may ask for tokens that are not there.
         guarded(|| inner.encode_fast("", true)).map_err(|e| e.to_string())?;
-        let decoder = serde_json::to_string(&inner.get_decoder()).map_err(|e| e.to_string())?;
-        let byte_fallback = decoder.contains("\"ByteFallback\"");
+        let byte_fallback = decoder.to_string().contains("\"ByteFallback\"");
         let bos = special.get("bos_token").and_then(Value::as_str);
         let bos = bos.and_then(|text| inner.token_to_id(text));
         Ok(Self { path, inner, config, special, bos, vocab_len, byte_fallback })
@@ -242,6 +251,22 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
+/// How many bytes a normalizer or decoder may make of one: what its replacements do, one after another.
+fn growth(part: &Value) -> f64 {
+    let list = part.get("normalizers").or_else(|| part.get("decoders"));
+    if let Some(list) = list.and_then(Value::as_array) {
+        return list.iter().map(growth).product();
+    }
+    let (Some(pattern), Some(content)) = (part.get("pattern"), part["content"].as_str()) else {
+        return 1.0;
+    };
+    match pattern["String"].as_str() {
+        Some(text) if !text.is_empty() => (content.len() as f64 / text.len() as f64).max(1.0),
+        // It may match nothing, between any two bytes.
+        _ => content.len() as f64 + 1.0,
+    }
+}
+
 /// Runs a part of the library that trusts what `tokenizer.json` says, and panics where that is wrong.
 fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
     let inconsistent = |_| Err("tokenizer.json is inconsistent".into());
@@ -266,4 +291,39 @@ fn special_tokens(config: &Map<String, Value>) -> BTreeMap<String, Value> {
         all.insert("additional_special_tokens".to_owned(), texts);
     }
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn open(post_processor: &Value, decoder: &Value) -> Result<Tokenizer> {
+        let dir = tempfile::tempdir().unwrap();
+        let model = json!({"type": "WordLevel", "vocab": {"!": 0}, "unk_token": "!"});
+        let file = json!({"model": model, "post_processor": post_processor, "decoder": decoder});
+        std::fs::write(dir.path().join("tokenizer.json"), file.to_string()).unwrap();
+        Tokenizer::open(dir.path())
+    }
+
+    #[test]
+    fn replacements_that_grow_without_end_are_refused() {
+        let replace = |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
+        let many = |one: Value, n| growth(&json!({"type": "Sequence", "normalizers": vec![one; n]}));
+        assert_eq!(many(replace(json!({"String": " "}), "▁"), 1), 3.0);
+        assert_eq!(many(replace(json!({"String": "``"}), "\""), 9), 1.0);
+        assert!(many(replace(json!({"String": "a"}), "aa"), 40) > MOST_GROWTH);
+        assert!(many(replace(json!({"Regex": ""}), "a"), 40) > MOST_GROWTH);
+    }
+
+    /// Both panic in the library.
+    #[test]
+    fn an_inconsistent_file_is_an_error() {
+        let single = json!([{"SpecialToken": {"id": "<s>", "type_id": 0}}]);
+        let template = json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": {}});
+        assert!(matches!(open(&template, &Value::Null), Err(Error::InvalidFile { .. })));
+        let strip = json!({"type": "Strip", "content": "!", "start": 0, "stop": 2});
+        let tokenizer = open(&Value::Null, &strip).unwrap();
+        assert!(matches!(tokenizer.decode(&[0]), Err(Error::InvalidPrompt { .. })));
+    }
 }

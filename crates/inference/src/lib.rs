@@ -25,6 +25,11 @@
 
 pub use inference_core::*;
 
+/// Compiles the examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
+
 use std::{path::Path, sync::Arc, sync::OnceLock};
 
 /// The registry of this process, with the backends whose features are on. A program may [`register`] its own.

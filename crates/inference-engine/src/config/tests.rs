@@ -42,7 +42,7 @@ fn a_folder_without_configuration_is_not_a_model() {
 #[test]
 fn a_file_above_the_limit_is_not_read() {
     let dir = folder(&[]);
-    let file = File::create(dir.path().join("config.json")).unwrap();
+    let file = fs::File::create(dir.path().join("config.json")).unwrap();
     file.set_len(MAX_BYTES + 1).unwrap();
     assert!(message(Config::open(dir.path())).contains("larger than 16777216 bytes"));
 }

@@ -72,7 +72,8 @@ impl Open {
 
     /// `rendered` up to the end of the message's text.
     pub(super) fn cut(&self, rendered: &str) -> Result<String> {
-        let missing = || unfit("it does not show the last message as it is, so that it can't be continued");
+        let missing =
+            || unfit("it does not show the last message as it is, so that it can't be continued");
         let at = rendered.rfind(TAG.trim_end()).ok_or_else(missing)?;
         if !unmarked(rendered).contains(unmarked(&self.text).trim()) {
             return Err(missing());

@@ -9,14 +9,21 @@ use super::{
 };
 use jiff::Zoned;
 use minijinja::{
-    AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, syntax::SyntaxConfig,
+    AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value,
+    syntax::SyntaxConfig,
     value::{Kwargs, ValueKind},
 };
 use std::{fmt, sync::Arc};
 
 /// Units of work that one rendering may take: about as many instructions, or 64 times as many bytes of text. A chat of
-/// a thousand messages takes some hundred thousand.
-const FUEL: u64 = 4_000_000;
+/// a thousand messages and a megabyte takes less than 200,000.
+const FUEL: u64 = 2_000_000;
+
+/// Most scopes within each other, where a macro counts several: enough for schemas of thirty levels.
+const MOST_RECURSION: usize = 250;
+
+/// Most bytes of a date's format.
+const MOST_FORMAT: usize = 1000;
 
 /// What a template says with `raise_exception`.
 #[derive(Debug)]
@@ -38,6 +45,7 @@ pub(super) fn environment(control: Arc<ControlTokens>) -> Environment<'static> {
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_fuel(Some(FUEL));
+    env.set_recursion_limit(MOST_RECURSION);
     env.set_debug(false);
     env.set_formatter(|out, state, value| match value.as_str() {
         Some(text) => Ok(out.write_str(text)?),
@@ -46,9 +54,13 @@ pub(super) fn environment(control: Arc<ControlTokens>) -> Environment<'static> {
     env.set_unknown_method_callback(methods::method);
     env.remove_global("debug");
     env.add_function("raise_exception", raise_exception);
-    env.add_function("strftime_now", |format: &str| strftime(&Zoned::now(), format));
+    env.add_function("strftime_now", |format: &str| match format.len() {
+        ..=MOST_FORMAT => Ok(strftime(&Zoned::now(), format)),
+        _ => Err(invalid("the format of a date is too long")),
+    });
     env.add_filter("fromjson", move |text: &str| {
-        let json = serde_json::from_str(&unmarked(text)).map_err(|e| invalid(format!("not JSON: {e}")))?;
+        let json =
+            serde_json::from_str(&unmarked(text)).map_err(|e| invalid(format!("not JSON: {e}")))?;
         control.value(&json).map_err(|e| invalid(e.to_string()))
     });
     env.add_filter(KEPT, kept);
@@ -68,6 +80,9 @@ fn add_filters(env: &mut Environment<'static>) {
         let text = python::text(state, value)?;
         Ok::<_, Error>(methods::stripped(&text, chars, true, true))
     });
+    for name in ["escape", "e"] {
+        env.add_filter(name, escape);
+    }
     for name in ["length", "count"] {
         env.add_filter(name, length);
     }
@@ -82,15 +97,21 @@ fn add_filters(env: &mut Environment<'static>) {
         let text = Value::from(python::text(state, text)?);
         methods::method(state, &text, "center", &[Value::from(width.unwrap_or(80))])
     });
-    env.add_filter("wordcount", |text: &str| text.split(methods::is_space).filter(|w| !w.is_empty()).count());
+    env.add_filter("wordcount", |text: &str| {
+        text.split(methods::is_space).filter(|w| !w.is_empty()).count()
+    });
 }
 
 fn add_tests(env: &mut Environment<'static>) {
     env.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined)
-            || value.kind() == ValueKind::Iterable && value.len().is_some()
+        matches!(
+            value.kind(),
+            ValueKind::Seq | ValueKind::Map | ValueKind::String | ValueKind::Undefined
+        ) || value.kind() == ValueKind::Iterable && value.len().is_some()
     });
-    env.add_test("iterable", |value: &Value| value.is_undefined() || !value.is_none() && value.try_iter().is_ok());
+    env.add_test("iterable", |value: &Value| {
+        value.is_undefined() || !value.is_none() && value.try_iter().is_ok()
+    });
     env.add_test("callable", |value: &Value| {
         let name = value.as_object().map_or("", |object| object.type_name());
         value.kind() == ValueKind::Plain || name.ends_with("::Macro")
@@ -114,7 +135,8 @@ fn strftime(now: &Zoned, format: &str) -> String {
     while let Some((before, after)) = rest.split_once('%') {
         out.push_str(before);
         // A directive is one letter, perhaps with a flag of the C library before it.
-        let len = after.find(|c: char| !matches!(c, '-' | '_' | '0' | '^' | '#')).unwrap_or(after.len());
+        let len =
+            after.find(|c: char| !matches!(c, '-' | '_' | '0' | '^' | '#')).unwrap_or(after.len());
         let end = len + after[len..].chars().next().map_or(0, char::len_utf8);
         let directive = &after[..end];
         match directive {
@@ -131,15 +153,34 @@ fn strftime(now: &Zoned, format: &str) -> String {
     out + rest
 }
 
+/// For HTML, in the spelling of Python's markupsafe.
+fn escape(state: &State, value: &Value) -> Result<Value, Error> {
+    if value.is_safe() {
+        return Ok(value.clone());
+    }
+    let text = python::text(state, value)?;
+    let growth = text.matches(['&', '<', '>', '\'', '"']).count() as u64 * 4;
+    state.consume_fuel(growth / python::BYTES_PER_FUEL)?;
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    Ok(Value::from_safe_string(text.replace('\'', "&#39;").replace('"', "&#34;")))
+}
+
 fn length(value: &Value) -> Result<usize, Error> {
     match value.as_str() {
         Some(text) => Ok(unmarked(text).chars().count()),
         None if value.is_undefined() => Ok(0),
-        None => value.len().ok_or_else(|| invalid(format!("a value of type {} has no length", value.kind()))),
+        None => value
+            .len()
+            .ok_or_else(|| invalid(format!("a value of type {} has no length", value.kind()))),
     }
 }
 
-fn default(value: &Value, other: Option<Value>, falsy: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+fn default(
+    value: &Value,
+    other: Option<Value>,
+    falsy: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
     let other = match other {
         Some(other) => other,
         None => kwargs.get::<Option<Value>>("default_value")?.unwrap_or_else(|| Value::from("")),
@@ -224,7 +265,12 @@ fn indent(
 }
 
 /// What the filters `int` and `float` take for a number.
-fn number(value: &Value, default: Option<Value>, kwargs: &Kwargs, zero: Value) -> Result<(Value, Value), Error> {
+fn number(
+    value: &Value,
+    default: Option<Value>,
+    kwargs: &Kwargs,
+    zero: Value,
+) -> Result<(Value, Value), Error> {
     if value.is_undefined() {
         return Err(Error::from(ErrorKind::UndefinedError));
     }
@@ -253,7 +299,12 @@ fn int(
     Ok(minijinja::filters::int(state, &value, Some(default.clone()), base, none).unwrap_or(default))
 }
 
-fn float(state: &State, value: &Value, default: Option<Value>, kwargs: Kwargs) -> Result<Value, Error> {
+fn float(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    kwargs: Kwargs,
+) -> Result<Value, Error> {
     let (value, default) = number(value, default, &kwargs, Value::from(0.0))?;
     if value.is_none() {
         return Ok(default);

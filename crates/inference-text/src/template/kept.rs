@@ -14,7 +14,7 @@ use minijinja::{
 const MOST_LEVELS: usize = 150;
 
 /// Values that one unit of fuel pays for.
-const VALUES_PER_FUEL: u64 = 8;
+const VALUES_PER_FUEL: u64 = 4;
 
 /// The filter behind each `{% set %}`: gives `value` with views of lists (slices and the like) turned to lists. `inside`
 /// is the namespace that is assigned to.
@@ -40,7 +40,8 @@ impl Check<'_, '_, '_> {
             self.state.consume_fuel(text.len() as u64 / BYTES_PER_FUEL)?;
             return Ok(None);
         }
-        let too_deep = || Error::new(ErrorKind::InvalidOperation, "a variable has too many levels of lists");
+        let too_deep =
+            || Error::new(ErrorKind::InvalidOperation, "a variable has too many levels of lists");
         match value.kind() {
             ValueKind::Seq | ValueKind::Iterable => {
                 let levels = levels.checked_sub(1).ok_or_else(too_deep)?;

@@ -78,7 +78,9 @@ impl ControlTokens {
     fn value_within(&self, json: &serde_json::Value, levels: usize) -> Result<Value> {
         use serde_json::Value as Json;
         let Some(levels) = levels.checked_sub(1) else {
-            let reason = format!("a message or variable has more than {MOST_LEVELS} levels of lists and objects");
+            let reason = format!(
+                "a message or variable has more than {MOST_LEVELS} levels of lists and objects"
+            );
             return Err(Error::InvalidPrompt { reason });
         };
         Ok(match json {
@@ -95,9 +97,9 @@ impl ControlTokens {
                 Value::from(items.collect::<Result<Vec<_>>>()?)
             }
             Json::Object(fields) => {
-                let fields = fields.iter().map(|(name, field)| {
-                    Ok((self.mark(name), self.value_within(field, levels)?))
-                });
+                let fields = fields
+                    .iter()
+                    .map(|(name, field)| Ok((self.mark(name), self.value_within(field, levels)?)));
                 Value::from_pairs(fields.collect::<Result<Vec<_>>>()?)
             }
         })
@@ -136,7 +138,8 @@ impl Rendered {
             }
             let mark = rest[at..].chars().next().unwrap_or(END);
             rest = &rest[at + mark.len_utf8()..];
-            let token = control.first(rest).filter(|t| mark == START && rest[t.len()..].starts_with(END));
+            let token =
+                control.first(rest).filter(|t| mark == START && rest[t.len()..].starts_with(END));
             if let Some(token) = token {
                 text.push_str(token);
                 pieces.push((text.len(), true));

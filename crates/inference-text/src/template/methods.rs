@@ -13,8 +13,16 @@ use minijinja::{
 };
 use minijinja_contrib::pycompat::unknown_method_callback;
 
+/// Parts of a text that one unit of fuel pays for.
+const PARTS_PER_FUEL: u64 = 2;
+
 /// What is called as a method of a value that does not have it itself.
-pub(super) fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn method(
+    state: &mut State,
+    value: &Value,
+    name: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => of_text(state, value, name, args),
         ValueKind::Seq | ValueKind::Iterable => of_list(state, value, name, args),
@@ -66,28 +74,13 @@ fn of_text(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resu
         }
         "removeprefix" | "removesuffix" => {
             let (part,): (&str,) = from_args(args)?;
-            let rest = if name == "removeprefix" { s.strip_prefix(part) } else { s.strip_suffix(part) };
+            let rest = match name {
+                "removeprefix" => s.strip_prefix(part),
+                _ => s.strip_suffix(part),
+            };
             Value::from(rest.unwrap_or(s))
         }
-        "split" | "rsplit" => {
-            let (separator, most, kwargs): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
-            let separator = match separator {
-                Some(separator) => separator,
-                None => kwargs.get::<Option<Value>>("sep")?.unwrap_or_default(),
-            };
-            let most = match most {
-                Some(most) => Some(most),
-                None => kwargs.get("maxsplit")?,
-            };
-            kwargs.assert_all_used()?;
-            let most = most.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX - 1);
-            split(s, &separator, most, name == "rsplit")?
-        }
-        "splitlines" => {
-            let (keep, kwargs): (Option<bool>, Kwargs) = from_args(args)?;
-            let keep = keep.or(kwargs.get("keepends")?).unwrap_or(false);
-            lines(s, keep).into_iter().map(Value::from).collect()
-        }
+        "split" | "rsplit" | "splitlines" => parted(state, s, name, args)?,
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
             let found = if name == "partition" { s.find(separator) } else { s.rfind(separator) };
@@ -98,58 +91,92 @@ fn of_text(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Resu
             };
             Value::from(Tuple::from(parts.map(Value::from)))
         }
-        "find" | "rfind" | "index" | "rindex" | "count" => {
-            let (what, start, end): (&str, Option<i64>, Option<i64>) = from_args(args)?;
-            let (skipped, s) = part(s, start, end);
-            let found = match name {
-                "count" => return Ok(Value::from(s.matches(what).count())),
-                "find" | "index" => s.find(what),
-                _ => s.rfind(what),
-            };
-            match found {
-                Some(at) => Value::from(skipped + s[..at].chars().count()),
-                None if name.ends_with("find") => Value::from(-1),
-                None => return Err(not_found()),
-            }
-        }
+        "find" | "rfind" | "index" | "rindex" | "count" => found(s, name, args)?,
         "ljust" | "rjust" | "center" | "zfill" => padded(state, s, name, args)?,
-        "join" => {
-            let (parts,): (&Value,) = from_args(args)?;
-            let mut joined = String::new();
-            for (i, part) in items(parts)?.enumerate() {
-                let part = part?;
-                let part = part.as_str().ok_or_else(|| {
-                    invalid(format!("sequence item {i}: expected a text, found {}", part.kind()))
-                })?;
-                state.consume_fuel((s.len() + part.len()) as u64 / BYTES_PER_FUEL)?;
-                joined.push_str(if i > 0 { s } else { "" });
-                joined.push_str(part);
-            }
-            Value::from(joined)
-        }
+        "join" => joined(state, s, args)?,
         "title" => Value::from(titled(s)),
-        "casefold" => Value::from(s.to_lowercase()),
-        "swapcase" => Value::from(s.chars().fold(String::new(), |mut out, c| {
-            match c.is_uppercase() {
-                true => out.extend(c.to_lowercase()),
-                false => out.extend(c.to_uppercase()),
-            }
-            out
-        })),
+        "casefold" => Value::from(s.to_lowercase().replace('ß', "ss")),
+        "swapcase" => Value::from(swapped(s)),
         "isdecimal" => Value::from(!s.is_empty() && s.chars().all(|c| c.is_ascii_digit())),
         "isspace" => Value::from(!s.is_empty() && s.chars().all(is_space)),
         "format" => {
-            // The formatter makes room for any width that it is told.
-            let digits = s.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
-            if digits.is_some_and(|d| d > 4) {
-                return Err(invalid("a width in a format is too large"));
-            }
-            let fields = s.matches('{').count() as u64;
-            state.consume_fuel(fields * 10_000 / BYTES_PER_FUEL)?;
+            pay_for_format(state, s, args)?;
             unknown_method_callback(state, value, name, args)?
         }
         _ => unknown_method_callback(state, value, name, args)?,
     })
+}
+
+/// `split`, `rsplit` and `splitlines`.
+fn parted(state: &mut State, s: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
+    if name == "splitlines" {
+        let (keep, kwargs): (Option<bool>, Kwargs) = from_args(args)?;
+        let keep = keep.or(kwargs.get("keepends")?).unwrap_or(false);
+        state.consume_fuel(s.matches(is_break).count() as u64 / PARTS_PER_FUEL)?;
+        return Ok(lines(s, keep).into_iter().map(Value::from).collect());
+    }
+    let (separator, most, kwargs): (Option<Value>, Option<i64>, Kwargs) = from_args(args)?;
+    let separator = match separator {
+        Some(separator) => separator,
+        None => kwargs.get::<Option<Value>>("sep")?.unwrap_or_default(),
+    };
+    let most = match most {
+        Some(most) => Some(most),
+        None => kwargs.get("maxsplit")?,
+    };
+    kwargs.assert_all_used()?;
+    let most = most.and_then(|m| usize::try_from(m).ok()).unwrap_or(usize::MAX - 1);
+    let breaks = match separator.as_str() {
+        Some(separator) if !separator.is_empty() => s.matches(separator).count(),
+        _ => s.matches(is_space).count(),
+    };
+    state.consume_fuel(breaks.min(most) as u64 / PARTS_PER_FUEL)?;
+    split(s, &separator, most, name == "rsplit")
+}
+
+/// `find`, `rfind`, `index`, `rindex` and `count`.
+fn found(s: &str, name: &str, args: &[Value]) -> Result<Value, Error> {
+    let (what, start, end): (&str, Option<i64>, Option<i64>) = from_args(args)?;
+    let (skipped, s) = part(s, start, end);
+    let found = match name {
+        "count" => return Ok(Value::from(s.matches(what).count())),
+        "find" | "index" => s.find(what),
+        _ => s.rfind(what),
+    };
+    match found {
+        Some(at) => Ok(Value::from(skipped + s[..at].chars().count())),
+        None if name.ends_with("find") => Ok(Value::from(-1)),
+        None => Err(not_found()),
+    }
+}
+
+fn joined(state: &mut State, between: &str, args: &[Value]) -> Result<Value, Error> {
+    let (parts,): (&Value,) = from_args(args)?;
+    let mut joined = String::new();
+    for (i, part) in items(parts)?.enumerate() {
+        let part = part?;
+        let part = part.as_str().ok_or_else(|| {
+            invalid(format!("sequence item {i}: expected a text, found {}", part.kind()))
+        })?;
+        state.consume_fuel((between.len() + part.len()) as u64 / BYTES_PER_FUEL)?;
+        joined.push_str(if i > 0 { between } else { "" });
+        joined.push_str(part);
+    }
+    Ok(Value::from(joined))
+}
+
+/// What `format` may make at most. It makes room for any width that it is told.
+fn pay_for_format(state: &State, format: &str, args: &[Value]) -> Result<(), Error> {
+    let digits = format.split(|c: char| !c.is_ascii_digit()).map(str::len).max();
+    if digits.is_some_and(|digits| digits > 4) {
+        return Err(invalid("a width in a format is too large"));
+    }
+    let fields = format.matches('{').count() as u64;
+    let mut longest = 10_000;
+    for arg in args {
+        longest += text(state, arg)?.len() as u64;
+    }
+    state.consume_fuel(fields.saturating_mul(longest) / BYTES_PER_FUEL)
 }
 
 fn invalid(reason: impl Into<String>) -> Error {
@@ -182,7 +209,8 @@ pub(super) fn stripped(s: &str, chars: Option<&str>, left: bool, right: bool) ->
 
 /// A text, or all texts of a tuple.
 fn texts(value: &Value) -> Result<Vec<String>, Error> {
-    let text = |v: Value| v.as_str().map(str::to_owned).ok_or_else(|| invalid("a text is expected"));
+    let text =
+        |v: Value| v.as_str().map(str::to_owned).ok_or_else(|| invalid("a text is expected"));
     match value.is_tuple() || value.kind() == ValueKind::Seq {
         true => items(value)?.map(|item| text(item?)).collect(),
         false => Ok(vec![text(value.clone())?]),
@@ -212,19 +240,23 @@ fn split(s: &str, separator: &Value, most: usize, from_the_right: bool) -> Resul
         Some(separator) => s.splitn(most + 1, separator).collect(),
         None if separator.is_none() || separator.is_undefined() => {
             let mut parts = Vec::new();
-            let mut rest = s.trim_matches(is_space);
-            while parts.len() < most && !rest.is_empty() {
-                let found = if from_the_right { rest.rfind(is_space) } else { rest.find(is_space) };
-                let Some(at) = found else { break };
-                let (before, after) = rest.split_at(at);
+            let trimmed = |s| match from_the_right {
+                true => str::trim_end_matches(s, is_space),
+                false => str::trim_start_matches(s, is_space),
+            };
+            let mut rest = trimmed(s);
+            while !rest.is_empty() {
                 let (part, more) = match from_the_right {
-                    true => (after.trim_start_matches(is_space), before.trim_end_matches(is_space)),
-                    false => (before, after.trim_start_matches(is_space)),
+                    _ if parts.len() == most => (rest, ""),
+                    true => {
+                        let at = rest.trim_end_matches(|c| !is_space(c)).len();
+                        (&rest[at..], &rest[..at])
+                    }
+                    false => rest.split_at(rest.find(is_space).unwrap_or(rest.len())),
                 };
                 parts.push(part);
-                rest = more;
+                rest = trimmed(more);
             }
-            parts.extend(Some(rest).filter(|r| !r.is_empty()));
             parts
         }
         None => return Err(invalid("the separator must be a text")),
@@ -235,12 +267,16 @@ fn split(s: &str, separator: &Value, most: usize, from_the_right: bool) -> Resul
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
+/// Whether Python's `splitlines` ends a line at `c`.
+fn is_break(c: char) -> bool {
+    matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}')
+}
+
 /// The lines, as `splitlines` has them.
 pub(super) fn lines(s: &str, keep_ends: bool) -> Vec<&str> {
-    let breaks = |c: char| matches!(c, '\n'..='\r' | '\u{1c}'..='\u{1e}' | '\u{85}' | '\u{2028}' | '\u{2029}');
     let mut lines = Vec::new();
     let mut rest = s;
-    while let Some(at) = rest.find(breaks) {
+    while let Some(at) = rest.find(is_break) {
         let len = match rest[at..].starts_with("\r\n") {
             true => 2,
             false => rest[at..].chars().next().map_or(1, char::len_utf8),
@@ -271,6 +307,17 @@ fn padded(state: &mut State, s: &str, name: &str, args: &[Value]) -> Result<Valu
     };
     let fill = |n: usize| std::iter::repeat_n(fill, n).collect::<String>();
     Ok(Value::from(format!("{sign}{}{digits}{}", fill(left), fill(missing - left))))
+}
+
+fn swapped(s: &str) -> String {
+    let mut out = String::with_capacity(s.len());
+    for c in s.chars() {
+        match c.is_uppercase() {
+            true => out.extend(c.to_lowercase()),
+            false => out.extend(c.to_uppercase()),
+        }
+    }
+    out
 }
 
 /// Each run of letters with a capital first.

@@ -33,7 +33,7 @@ const TOOL_USE: &str = "tool_use";
 const NAME: &str = "chat";
 
 /// Bytes of the stack on which a template is parsed and rendered. Only what is used of it takes memory.
-const STACK: usize = 128 << 20;
+const STACK: usize = 64 << 20;
 
 /// A checkpoint's chat templates.
 pub struct ChatTemplate {
@@ -59,7 +59,9 @@ impl ChatTemplate {
         let special_tokens = tokenizer.special_tokens().clone();
         match sources.is_empty() {
             true => Ok(None),
-            false => Ok(Some(Self::build(sources, special_tokens, |t| tokenizer.control_tokens(t)))),
+            false => {
+                Ok(Some(Self::build(sources, special_tokens, |t| tokenizer.control_tokens(t))))
+            }
         }
     }
 
@@ -100,7 +102,8 @@ impl ChatTemplate {
     /// # Errors
     /// As [`render_values`](Self::render_values).
     pub fn render(&self, messages: &[Message], options: &RenderOptions) -> Result<Rendered> {
-        let message = |m: &Message| serde_json::json!({"role": m.role.as_str(), "content": m.content});
+        let message =
+            |m: &Message| serde_json::json!({"role": m.role.as_str(), "content": m.content});
         self.render_values(&messages.iter().map(message).collect::<Vec<_>>(), options)
     }
 
@@ -138,7 +141,8 @@ impl ChatTemplate {
         let found = self.templates.get_key_value(wanted);
         found.map(|(name, template)| (name.as_str(), template)).ok_or_else(|| {
             let names: Vec<_> = self.templates.keys().map(String::as_str).collect();
-            let reason = format!("no template is called `{wanted}`; there are {}", names.join(", "));
+            let reason =
+                format!("no template is called `{wanted}`; there are {}", names.join(", "));
             Error::ChatTemplate { reason }
         })
     }
@@ -162,7 +166,8 @@ impl ChatTemplate {
         for (name, value) in &options.variables {
             context.insert(name, control.value(value)?);
         }
-        context.insert("messages", control.value(&messages.into_iter().map(Value::Object).collect())?);
+        context
+            .insert("messages", control.value(&messages.into_iter().map(Value::Object).collect())?);
         context.insert("tools", list(&options.tools)?);
         context.insert("documents", list(&options.documents)?);
         context.insert("add_generation_prompt", options.add_generation_prompt.into());
@@ -182,7 +187,8 @@ impl Template {
 /// An environment with the template `source`, or where that is wrong.
 fn parsed(source: &Source, control: Arc<ControlTokens>) -> Result<Environment<'static>, String> {
     let origin = &source.origin;
-    let rewritten = syntax::rewritten(&source.text).map_err(|reason| format!("{origin}, {reason}"))?;
+    let rewritten =
+        syntax::rewritten(&source.text).map_err(|reason| format!("{origin}, {reason}"))?;
     let mut env = environment::environment(control);
     on_large_stack(|| env.add_template_owned(NAME, rewritten).map_err(|e| fault(origin, &e)))?;
     Ok(env)
@@ -208,7 +214,9 @@ fn fault(origin: &str, error: &minijinja::Error) -> String {
     }
     let line = error.line().map(|line| format!(", line {line}")).unwrap_or_default();
     match (error.kind(), error.detail()) {
-        (ErrorKind::OutOfFuel, _) => format!("{origin}{line}: it takes too much work or makes too much text"),
+        (ErrorKind::OutOfFuel, _) => {
+            format!("{origin}{line}: it takes too much work or makes too much text")
+        }
         (kind, Some(detail)) => format!("{origin}{line}: {kind}: {detail}"),
         (kind, None) => format!("{origin}{line}: {kind}"),
     }
@@ -216,7 +224,8 @@ fn fault(origin: &str, error: &minijinja::Error) -> String {
 
 impl fmt::Debug for ChatTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let origins: BTreeMap<_, _> = self.templates.iter().map(|(n, t)| (n, &t.source.origin)).collect();
+        let origins: BTreeMap<_, _> =
+            self.templates.iter().map(|(n, t)| (n, &t.source.origin)).collect();
         f.debug_struct("ChatTemplate").field("templates", &origins).finish_non_exhaustive()
     }
 }

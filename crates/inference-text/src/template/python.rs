@@ -10,8 +10,11 @@ use std::fmt::Write;
 /// Most levels of lists and dictionaries in a value that is written.
 const MOST_LEVELS: usize = 200;
 
-/// Bytes of text that one unit of fuel pays for.
+/// Bytes of text that one unit of fuel pays for, where they are copied.
 pub(super) const BYTES_PER_FUEL: u64 = 64;
+
+/// And where they are written one by one.
+const WRITTEN_PER_FUEL: u64 = 16;
 
 /// `str(value)`. An undefined value is an empty text.
 pub(super) fn text(state: &State, value: &Value) -> Result<String, Error> {
@@ -28,7 +31,10 @@ pub(super) fn text(state: &State, value: &Value) -> Result<String, Error> {
 
 /// The items of a list, or of whatever can be walked through.
 pub(super) fn items(value: &Value) -> Result<impl Iterator<Item = Result<Value, Error>>, Error> {
-    Ok(value.try_iter()?.checked())
+    match value.is_none() {
+        true => Err(Error::new(ErrorKind::InvalidOperation, "none is not iterable")),
+        false => Ok(value.try_iter()?.checked()),
+    }
 }
 
 /// Keys and values of a dictionary.
@@ -131,7 +137,7 @@ impl<'a, 'b, 'c> Writer<'a, 'b, 'c> {
     fn pay(&mut self) -> Result<(), Error> {
         let bytes = (self.out.len() - self.paid) as u64;
         self.paid = self.out.len();
-        self.state.consume_fuel(1 + bytes / BYTES_PER_FUEL)
+        self.state.consume_fuel(1 + bytes / WRITTEN_PER_FUEL)
     }
 
     fn too_deep() -> Error {
@@ -312,5 +318,8 @@ impl<'a, 'b, 'c> Writer<'a, 'b, 'c> {
 }
 
 fn unserialisable(kind: ValueKind) -> Error {
-    Error::new(ErrorKind::InvalidOperation, format!("a value of type {kind} can't be written as JSON"))
+    Error::new(
+        ErrorKind::InvalidOperation,
+        format!("a value of type {kind} can't be written as JSON"),
+    )
 }

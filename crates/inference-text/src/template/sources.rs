@@ -47,7 +47,9 @@ fn in_files(dir: &Path) -> Result<BTreeMap<String, Source>> {
     let folder = dir.join("chat_templates");
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(sources),
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(sources);
+        }
         Err(e) => return Err(Error::io(folder, e)),
     };
     for entry in entries {
@@ -86,7 +88,10 @@ fn in_config(file: &Path, value: &Value) -> Result<BTreeMap<String, Source>> {
                     text.ok_or_else(|| wrong(&format!(": an entry has no `{name}` that is a text")))
                 };
                 let key = field("name")?;
-                Ok((key.to_owned(), source(field("template")?, format!("template `{key}` of {name}"))?))
+                Ok((
+                    key.to_owned(),
+                    source(field("template")?, format!("template `{key}` of {name}"))?,
+                ))
             };
             list.iter().map(entry).collect()
         }

@@ -8,8 +8,17 @@ pub(super) const KEPT: &str = "_kept";
 /// The filter that is Python's `%` on a text.
 pub(super) const PERCENT: &str = "_percent";
 
-/// Most bytes of code between two delimiters, texts not counted: the parser recurses over it.
+/// Most bytes of code between two delimiters, texts not counted: what walks over an expression recurses.
 const MOST_CODE: usize = 16 << 10;
+
+/// Most brackets and filters there: each may put a list around another.
+const MOST_NESTING: usize = 400;
+
+/// Most colons in square brackets there: each slice is a view of what it slices, which takes its time.
+const MOST_SLICES: usize = 8;
+
+/// Most `elif` of a template: the parser nests each in the one before.
+const MOST_BRANCHES: usize = 2000;
 
 /// Rewrites a template:
 /// - line breaks become `\n`, as jinja2 has them;
@@ -20,30 +29,30 @@ pub(super) fn rewritten(source: &str) -> Result<String, String> {
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let mut out = String::with_capacity(source.len());
     let mut rest = source.as_str();
+    let mut branches = 0;
     while let Some(at) = tag_start(rest) {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
-        // A tag without an end stays as it is; the parser says what is wrong with it.
+        let line = || 1 + out.matches('\n').count();
         let (open, after) = rest.split_at(2);
         let close = match open {
             "{{" => code_end(after, "}}"),
             "{%" => code_end(after, "%}"),
             _ => after.find("#}"),
         };
-        let Some(end) = close else { break };
+        let end = close.ok_or_else(|| format!("line {}: a `{open}` without its end", line()))?;
         let code = &after[..end];
         let mut next = 2 + end + 2;
-        out.push_str(open);
-        if open == "{#" {
-            out.push_str(code);
-        } else {
-            if blanked(code).bytes().filter(|b| *b != b' ').count() > MOST_CODE {
-                let line = 1 + out.matches('\n').count();
-                return Err(format!("line {line}: a tag of more than {MOST_CODE} bytes"));
-            }
-            let code = percents(code);
-            out.push_str(&if open == "{%" { statement(&code) } else { code });
+        branches += usize::from(open == "{%" && word(code) == Some("elif"));
+        if open != "{#" && !is_simple(code) || branches > MOST_BRANCHES {
+            return Err(format!("line {}: more than is reasonable in one statement", line()));
         }
+        out.push_str(open);
+        out.push_str(&match open {
+            "{{" => percents(code),
+            "{%" => statement(&percents(code)),
+            _ => code.to_owned(),
+        });
         out.push_str(&after[end..end + 2]);
         if open == "{%" && word(code) == Some("raw") {
             let raw = raw_end(&rest[next..]);
@@ -54,6 +63,24 @@ pub(super) fn rewritten(source: &str) -> Result<String, String> {
     }
     out.push_str(rest);
     Ok(out)
+}
+
+/// Whether what stands between two delimiters is within bounds.
+fn is_simple(code: &str) -> bool {
+    let (mut bytes, mut nesting, mut slices) = (0, 0, 0);
+    let mut open = Vec::new();
+    for b in blanked(code).bytes() {
+        match b {
+            b' ' => continue,
+            b'(' | b'[' | b'{' => open.push(b),
+            b')' | b']' | b'}' => drop(open.pop()),
+            b':' if open.last() == Some(&b'[') => slices += 1,
+            _ => {}
+        }
+        bytes += 1;
+        nesting += usize::from(b"([{|".contains(&b));
+    }
+    bytes <= MOST_CODE && nesting <= MOST_NESTING && slices <= MOST_SLICES
 }
 
 /// Where the next tag begins.

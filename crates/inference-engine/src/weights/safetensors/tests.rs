@@ -85,6 +85,7 @@ fn a_damaged_file_is_an_error() {
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (vec![], "shorter than the 8 bytes before its header"),
         (vec![1; 7], "shorter than the 8 bytes before its header"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0".to_vec(), "git lfs pull"),
         (
             u64::MAX.to_le_bytes().to_vec(),
             "its header claims 18446744073709551615 bytes; at most 100000000",

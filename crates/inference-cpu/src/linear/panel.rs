@@ -1,259 +1,29 @@
-//! Products with weights that stay where they are: row-major, in the mapped file.
-//!
-//! Every output is one dot product along the weight's row, summed in the same order whatever the tile it is computed
-//! in; so a row of the result has the same bits alone, in a batch, and in a chunk of a prompt.
+//! Some columns of a product: tiles of a few rows by a few weights, whose sums stay in registers.
+#![expect(clippy::needless_range_loop, reason = "tiles of registers are indexed, all alike")]
 
+use super::{
+    Linear,
+    operand::{Operand, STRIDE},
+};
 use crate::{
     math,
-    pool::{Disjoint, Pool},
-    simd::{Dot, Element, Kernel, Level, Simd},
+    pool::Disjoint,
+    simd::{Dot, Kernel, Simd},
 };
-use bytes::Bytes;
-use inference_engine::{
-    arch::Activation,
-    weights::{DType, RawTensor},
-};
+use inference_engine::{arch::Activation, weights::DType};
 use std::ops::Range;
 
-/// `y = x·Wᵀ + b`
-#[derive(Debug)]
-pub struct Linear {
-    parts: Vec<Part>,
-    /// Outputs.
-    rows: usize,
-    /// Inputs.
-    cols: usize,
-    dtype: DType,
-    /// `[rows]`
-    bias: Option<Vec<f32>>,
-}
-
-/// Some rows of the map, as they lie in the file.
-#[derive(Debug)]
-struct Part {
-    /// The first row's place in the stack.
-    first: usize,
-    /// `[rows, cols]`
-    bytes: Bytes,
-}
-
-impl Linear {
-    /// The stack of `parts`, whose shapes the decoder has checked. Parts of different types are widened to f32;
-    /// everything else is shared with the file.
-    pub(crate) fn new(parts: &[RawTensor], bias: Option<&[f32]>) -> Self {
-        let same = parts.iter().all(|p| p.dtype == parts[0].dtype);
-        let dtype = if same { parts[0].dtype } else { DType::F32 };
-        let (mut rows, cols) = (0, parts[0].shape[1]);
-        let parts: Vec<_> = parts
-            .iter()
-            .map(|p| {
-                let bytes = if same {
-                    p.bytes.clone()
-                } else {
-                    Bytes::from_owner(Widened(p.to_f32()))
-                };
-                rows += p.shape[0];
-                Part { first: rows - p.shape[0], bytes }
-            })
-            .collect();
-        Self { parts, rows, cols, dtype, bias: bias.map(<[f32]>::to_vec) }
-    }
-
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
-    }
-
-    pub(crate) fn cols(&self) -> usize {
-        self.cols
-    }
-
-    /// Where row `row` begins, and how many rows follow it without a gap, itself included.
-    fn row(&self, row: usize) -> (*const u8, usize) {
-        let next = self.parts.partition_point(|p| p.first <= row);
-        let end = self.parts.get(next).map_or(self.rows, |p| p.first);
-        let part = &self.parts[next - 1];
-        let at = (row - part.first) * self.cols * self.dtype.size();
-        (part.bytes[at..].as_ptr(), end - row)
-    }
-
-    /// Row `row` as `f32`, times `scale`.
-    pub(crate) fn widen_row(&self, level: Level, row: usize, scale: f32, out: &mut [f32]) {
-        assert!(row < self.rows && out.len() == self.cols);
-        level.run(Widen { from: self.row(row).0, dtype: self.dtype, scale, out });
-    }
-}
-
-/// Numbers that own their bytes.
-struct Widened(Vec<f32>);
-
-impl AsRef<[u8]> for Widened {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
-    }
-}
-
-struct Widen<'a> {
-    /// `out.len()` numbers.
-    from: *const u8,
-    dtype: DType,
-    scale: f32,
-    out: &'a mut [f32],
-}
-
-impl Kernel for Widen<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let (n, scale) = (self.out.len(), self.scale);
-        // SAFETY: `from` has `n` numbers of the type, and so has `out`.
-        unsafe {
-            match self.dtype {
-                DType::F32 => widen::<S, f32>(self.from.cast(), n, scale, self.out),
-                DType::F16 => widen::<S, half::f16>(self.from.cast(), n, scale, self.out),
-                _ => widen::<S, half::bf16>(self.from.cast(), n, scale, self.out),
-            }
-        }
-    }
-}
-
-/// # Safety
-/// `from` has `n` numbers, not necessarily aligned, and so has `out`; the machine has the features of `S`.
-#[inline(always)]
-unsafe fn widen<S: Simd, E: Element>(from: *const E, n: usize, scale: f32, out: &mut [f32]) {
-    let whole = n / S::LANES * S::LANES;
-    // SAFETY: the caller vouches for the lengths; the tail is copied to where a whole vector may be read.
-    unsafe {
-        let factor = S::splat(scale);
-        for i in (0..whole).step_by(S::LANES) {
-            S::store(out.as_mut_ptr().add(i), S::mul(E::load::<S>(from.add(i)), factor));
-        }
-        let mut tail = [E::from_f32(0.0); 16];
-        let mut wide = [0.0; 16];
-        for i in whole..n {
-            tail[i - whole] = from.add(i).read_unaligned();
-        }
-        S::store(wide.as_mut_ptr(), S::mul(E::load::<S>(tail.as_ptr()), factor));
-        out[whole..n].copy_from_slice(&wide[..n - whole]);
-    }
-}
-
-/// Activations as a level's dot product wants them: `[rows, stride]`, where the stride is a multiple of its step and
-/// what is beyond the columns is 0.
-pub(crate) enum Operand<'a> {
-    F32 { data: &'a [f32], stride: usize },
-    Bf16 { data: &'a [u16], stride: usize },
-}
-
-/// Where operands are prepared; kept from call to call.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    wide: Vec<f32>,
-    narrow: Vec<u16>,
-}
-
-/// A multiple of every level's step.
-const STRIDE: usize = 32;
-
-/// Rows of activations that one thread prepares at a time.
-const PREPARE_ROWS: usize = 8;
-
-impl Scratch {
-    /// `x`, `[rows, cols]`, for a product with weights of `dtype`.
-    fn operand<'a>(
-        &'a mut self,
-        level: Level,
-        pool: &Pool,
-        x: &'a [f32],
-        cols: usize,
-        dtype: DType,
-    ) -> Operand<'a> {
-        let stride = cols.next_multiple_of(STRIDE);
-        let len = x.len() / cols * stride;
-        if level == Level::Avx512Bf16 && dtype == DType::Bf16 {
-            let data = fit(&mut self.narrow, len);
-            pool.rows(data, stride, PREPARE_ROWS, |rows, out| {
-                level.run(Narrow { x: &x[rows.start * cols..rows.end * cols], cols, stride, out });
-            });
-            Operand::Bf16 { data, stride }
-        } else if stride == cols {
-            Operand::F32 { data: x, stride }
-        } else {
-            let data = fit(&mut self.wide, len);
-            for (out, row) in data.chunks_exact_mut(stride).zip(x.chunks_exact(cols)) {
-                out[..cols].copy_from_slice(row);
-                out[cols..].fill(0.0);
-            }
-            Operand::F32 { data, stride }
-        }
-    }
-}
-
-fn fit<T: Copy + Default>(data: &mut Vec<T>, len: usize) -> &mut [T] {
-    if data.len() < len {
-        data.resize(len, T::default());
-    }
-    &mut data[..len]
-}
-
-struct Narrow<'a> {
-    x: &'a [f32],
-    cols: usize,
-    stride: usize,
-    out: &'a mut [u16],
-}
-
-impl Kernel for Narrow<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let rows = self.out.chunks_exact_mut(self.stride).zip(self.x.chunks_exact(self.cols));
-        for (out, row) in rows {
-            for (o, x) in out.iter_mut().zip(row) {
-                *o = u16::from_f32(*x);
-            }
-            out[self.cols..].fill(0);
-        }
-    }
-}
-
-/// Bytes of weights that a thread takes at a time: they stay in its second-level cache while all rows pass.
-const PANEL_BYTES: usize = 128 << 10;
-
-/// `x·Wᵀ + b`, `[rows, map.cols] → [rows, map.rows]`; with a `gate`, `gate(left half) ⊙ right half` of that.
-pub(crate) fn product(
-    level: Level,
-    pool: &Pool,
-    scratch: &mut Scratch,
-    x: &[f32],
-    map: &Linear,
-    gate: Option<Activation>,
-    out: &mut [f32],
-) {
-    let rows = x.len() / map.cols;
-    let columns = if gate.is_some() { map.rows / 2 } else { map.rows };
-    assert!(x.len() == rows * map.cols && out.len() == rows * columns);
-    let operand = scratch.operand(level, pool, x, map.cols, map.dtype);
-    // Small panels for few rows, so that the threads end together; a multiple of every tile's width.
-    let bytes = map.cols * map.dtype.size() * if gate.is_some() { 2 } else { 1 };
-    let fair = columns.div_ceil(4 * pool.threads());
-    let panel = (PANEL_BYTES / bytes).min(fair).max(1).next_multiple_of(TILE_COLUMNS);
-    let out = Disjoint::new(out);
-    pool.ranges(columns, panel, |columns| {
-        level.run(Panel { map, operand: &operand, rows, columns, gate, out });
-    });
-}
-
 /// A multiple of the columns of every level's tile.
-const TILE_COLUMNS: usize = 12;
+pub(super) const TILE_COLUMNS: usize = 12;
 
 /// Some columns of a product, for all rows.
-struct Panel<'a> {
-    map: &'a Linear,
-    operand: &'a Operand<'a>,
-    rows: usize,
-    columns: Range<usize>,
-    gate: Option<Activation>,
-    out: Disjoint<'a, f32>,
+pub(super) struct Panel<'a> {
+    pub(super) map: &'a Linear,
+    pub(super) operand: &'a Operand<'a>,
+    pub(super) rows: usize,
+    pub(super) columns: Range<usize>,
+    pub(super) gate: Option<Activation>,
+    pub(super) out: Disjoint<'a, f32>,
 }
 
 impl Kernel for Panel<'_> {
@@ -374,7 +144,6 @@ impl Panel<'_> {
     /// # Safety
     /// As [`compute`](Self::compute), for `M` rows from `x` on.
     #[inline(always)]
-    #[expect(clippy::too_many_arguments, reason = "it is what a strip is")]
     unsafe fn strip<S: Simd, D: Dot, const M: usize, const N: usize>(
         &self,
         x: *const D::X,
