@@ -82,7 +82,10 @@ impl Default for Tolerance {
 
 fn close(what: &str, got: Vec<f32>, want: Vec<f32>, tolerance: f64) {
     let distance = distance(&got, &want);
-    assert!(distance <= tolerance, "{what}: {distance:.1e} from the reference, more than {tolerance:.1e}");
+    assert!(
+        distance <= tolerance,
+        "{what}: {distance:.1e} from the reference, more than {tolerance:.1e}"
+    );
 }
 
 /// Puts `data` on a device as `[rows, cols]`, by way of an embedding.
@@ -128,12 +131,17 @@ macro_rules! both {
 /// Where the device is further from the reference than the tolerance.
 pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
     let mut noise = Noise::new(1);
-    let widths = [(1, 1, 1), (1, 64, 7), (3, 33, 5), (5, 96, 26), (2, 130, 13), (17, 64, 48), (9, 1030, 31)];
+    let widths =
+        [(1, 1, 1), (1, 64, 7), (3, 33, 5), (5, 96, 26), (2, 130, 13), (17, 64, 48), (9, 1030, 31)];
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let tolerance = if dtype == DType::F32 { tolerance.exact } else { tolerance.rounded };
         for (rows, cols, out) in widths {
             let x = noise.numbers(rows * cols);
-            let parts = [noise.tensor(dtype, &[out, cols]), noise.tensor(dtype, &[3, cols]), noise.tensor(dtype, &[out + 3, cols])];
+            let parts = [
+                noise.tensor(dtype, &[out, cols]),
+                noise.tensor(dtype, &[3, cols]),
+                noise.tensor(dtype, &[out + 3, cols]),
+            ];
             let bias = noise.numbers(2 * out + 6);
             for bias in [None, Some(&bias[..])] {
                 let shape = format!("{dtype:?} [{rows}, {cols}] x [{out}+3+{}]", out + 3);
@@ -173,7 +181,8 @@ fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) {
         for group in [dim, cols] {
             let weight = noise.numbers(group);
             both!(format!("rms_norm {shape} by {group}"), device, tolerance, |d| {
-                d.rms_norm(&upload(d, &x, cols), &d.vector(&weight).expect("uploads"), 1e-6).expect("norms")
+                d.rms_norm(&upload(d, &x, cols), &d.vector(&weight).expect("uploads"), 1e-6)
+                    .expect("norms")
             });
         }
         let weight = noise.numbers(cols);
@@ -214,8 +223,10 @@ fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) {
         }
         if rows >= 3 {
             both!(format!("wanted_rows {shape}"), device, 0.0, |d| {
-                let step = step(&[(rows - 2, 0, &[], 2.min(rows - 2)), (1, 3, &[], 0), (1, 9, &[], 1)]);
-                d.wanted_rows(&upload(d, &x, cols), &d.begin(&step, &[]).expect("begins")).expect("gathers")
+                let step =
+                    step(&[(rows - 2, 0, &[], 2.min(rows - 2)), (1, 3, &[], 0), (1, 9, &[], 1)]);
+                d.wanted_rows(&upload(d, &x, cols), &d.begin(&step, &[]).expect("begins"))
+                    .expect("gathers")
             });
         }
     }
@@ -228,15 +239,21 @@ fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) {
 pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
     let mut noise = Noise::new(2);
     let block = device.block_len();
-    for (heads, kv_heads, head_dim) in [(1, 1, 16), (4, 2, 20), (6, 2, 64), (9, 3, 33), (8, 1, 256)] {
-        for (window, softcap) in [(None, None), (Some(1), None), (Some(block + 5), Some(3.0)), (Some(100), None)] {
+    for (heads, kv_heads, head_dim) in [(1, 1, 16), (4, 2, 20), (6, 2, 64), (9, 3, 33), (8, 1, 256)]
+    {
+        for (window, softcap) in
+            [(None, None), (Some(1), None), (Some(block + 5), Some(3.0)), (Some(100), None)]
+        {
             for dtype in [CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16] {
                 let scale = 1.0 / (head_dim as f32).sqrt();
                 let a = Attention { heads, kv_heads, head_dim, scale, window, softcap };
-                let tolerance = if dtype == CacheDtype::F32 { tolerance.exact } else { tolerance.rounded };
+                let tolerance =
+                    if dtype == CacheDtype::F32 { tolerance.exact } else { tolerance.rounded };
                 // Two sequences in chunks, in blocks out of order; a third joins.
-                let long: Vec<u32> = (0..(200usize.div_ceil(block)) as u32).map(|b| 2 * b + 1).collect();
-                let short: Vec<u32> = (0..(200usize.div_ceil(block)) as u32).rev().map(|b| 2 * b).collect();
+                let long: Vec<u32> =
+                    (0..(200usize.div_ceil(block)) as u32).map(|b| 2 * b + 1).collect();
+                let short: Vec<u32> =
+                    (0..(200usize.div_ceil(block)) as u32).rev().map(|b| 2 * b).collect();
                 let steps = [
                     step(&[(70, 0, &long, 0), (3, 0, &short, 0)]),
                     step(&[(1, 70, &long, 1), (block, 3, &short, 0)]),
@@ -248,7 +265,8 @@ pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
                     both!(what, device, tolerance, |d| {
                         let mut noise = seed.clone();
                         let blocks = 2 * 200usize.div_ceil(block) + 2;
-                        let mut cache = d.cache(&[a.clone(), a.clone()], blocks, dtype).expect("fits");
+                        let mut cache =
+                            d.cache(&[a.clone(), a.clone()], blocks, dtype).expect("fits");
                         let mut last = None;
                         for step in &steps[..=i] {
                             let rows = step.tokens.len();
@@ -261,7 +279,9 @@ pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
                                 upload(d, &v, a.kv_cols()),
                             );
                             let step = d.begin(step, &[]).expect("begins");
-                            last = Some(d.attend(&q, &k, &v, &mut cache, 1, &a, &step).expect("attends"));
+                            last = Some(
+                                d.attend(&q, &k, &v, &mut cache, 1, &a, &step).expect("attends"),
+                            );
                         }
                         last.expect("there is a step")
                     });
@@ -283,13 +303,18 @@ pub fn check_rows_are_independent<D: Device>(device: &D) {
         let x = noise.numbers(rows * cols);
         let map = device.load_linear(&[noise.tensor(dtype, &[out, cols])], None).expect("loads");
         let product = |x: &[f32]| {
-            device.read(device.linear(&upload(device, x, cols), &map).expect("multiplies")).expect("reads")
+            device
+                .read(device.linear(&upload(device, x, cols), &map).expect("multiplies"))
+                .expect("reads")
         };
         let all = product(&x);
         for count in 1..=rows {
             for first in 0..=rows - count {
                 let some = product(&x[first * cols..(first + count) * cols]);
-                assert!(some == all[first * out..(first + count) * out], "{dtype:?}: {count} rows from {first} on differ");
+                assert!(
+                    some == all[first * out..(first + count) * out],
+                    "{dtype:?}: {count} rows from {first} on differ"
+                );
             }
         }
     }

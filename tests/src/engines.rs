@@ -67,8 +67,12 @@ impl Plan {
 fn weights_and_blocks<D: Device>(path: &Path, device: &D, blocks: usize) -> u64 {
     let config = Config::open(path).expect("opens");
     let family = families::find(config.model_type().expect("says")).expect("is known");
-    let layers: Vec<_> =
-        (family.describe)(&config).expect("is described").layers.into_iter().map(|l| l.attention).collect();
+    let layers: Vec<_> = (family.describe)(&config)
+        .expect("is described")
+        .layers
+        .into_iter()
+        .map(|l| l.attention)
+        .collect();
     let weights = SafeTensors::open(path).expect("opens").bytes();
     weights + blocks as u64 * device.block_bytes(&layers, CacheDtype::F32)
 }

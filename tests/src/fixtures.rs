@@ -120,5 +120,6 @@ pub fn convert(name: &str, dtype: DType, dir: &Path) {
             (n.as_str(), view)
         })
         .collect();
-    safetensors::serialize_to_file(views, None, &dir.join("model.safetensors")).expect("is written");
+    safetensors::serialize_to_file(views, None, &dir.join("model.safetensors"))
+        .expect("is written");
 }

@@ -17,7 +17,8 @@ fn everywhere(check: impl Fn(&dyn TextModel)) {
     for backend in registry().backends() {
         if backend.availability().is_available() && backend.reads(Format::Safetensors) {
             let options = LoadOptions::default().backend(backend.name());
-            let model = registry().load_model(fixtures::path("storyteller"), &options).expect("loads");
+            let model =
+                registry().load_model(fixtures::path("storyteller"), &options).expect("loads");
             check(model.as_ref());
             ran += 1;
         }
@@ -56,7 +57,8 @@ fn a_stream_gives_tokens_then_its_reason_and_its_metrics() {
 #[test]
 fn the_model_ends_its_story_with_an_end_token_that_is_not_delivered() {
     everywhere(|model| {
-        let done = model.generate(STORY, &GenerateOptions::default().max_tokens(900)).expect("starts");
+        let done =
+            model.generate(STORY, &GenerateOptions::default().max_tokens(900)).expect("starts");
         let done = done.finish().expect("ends well");
         assert_eq!(done.finish_reason, FinishReason::Stop);
         assert!(done.text().trim_end().ends_with(['.', '!', '?', '"']), "{}", done.text());
@@ -122,7 +124,11 @@ fn logprobs_and_logits_are_those_of_the_model() {
 fn the_same_seed_gives_the_same_text_and_no_seed_another() {
     everywhere(|model| {
         let text = |options: GenerateOptions| {
-            model.generate(STORY, &options.max_tokens(40)).expect("starts").text().expect("ends well")
+            model
+                .generate(STORY, &options.max_tokens(40))
+                .expect("starts")
+                .text()
+                .expect("ends well")
         };
         let hot = || GenerateOptions::default().temperature(1.5);
         assert_eq!(text(hot().seed(1)), text(hot().seed(1)));
@@ -145,7 +151,8 @@ fn a_batch_gives_each_prompt_its_own_result() {
         assert!(matches!(results[1], Err(Error::InvalidPrompt { .. })));
         assert!(matches!(results[3], Err(Error::ContextExceeded { .. })));
         let both = model.batch_generate(&[STORY, "The little fox"], &short());
-        let sum: usize = both.iter().map(|r| r.as_ref().expect("ends well").metrics.prompt_tokens).sum();
+        let sum: usize =
+            both.iter().map(|r| r.as_ref().expect("ends well").metrics.prompt_tokens).sum();
         assert_eq!(model.metrics().prompt_tokens, sum);
     });
 }
@@ -167,7 +174,8 @@ fn calls_at_the_same_time_keep_their_own_metrics_and_errors() {
 fn eight_threads_get_the_texts_that_they_get_alone() {
     everywhere(|model| {
         let prompt = |i: usize| format!("Once upon a time, there {} {i}", "was ".repeat(i + 1));
-        let options = |i: usize| GenerateOptions::default().max_tokens(60).temperature(0.7).seed(i as u64);
+        let options =
+            |i: usize| GenerateOptions::default().max_tokens(60).temperature(0.7).seed(i as u64);
         let text = |i: usize| model.generate(&prompt(i), &options(i)).expect("starts").text();
         let alone: Vec<_> = (0..8).map(|i| text(i).expect("ends well")).collect();
         thread::scope(|scope| {
@@ -186,7 +194,13 @@ fn classify_names_the_next_token_and_gives_logits_when_asked() {
         for (prompt, result) in prompts.iter().zip(&results).take(3) {
             let c = result.as_ref().expect("ends well");
             let first = model.generate(prompt, &short()).expect("starts").next().expect("is there");
-            assert_eq!((c.token.id, &c.token.text), (first.as_ref().map(|t| t.id).expect("is a token"), &first.expect("is a token").text));
+            assert_eq!(
+                (c.token.id, &c.token.text),
+                (
+                    first.as_ref().map(|t| t.id).expect("is a token"),
+                    &first.expect("is a token").text
+                )
+            );
             assert!(c.token.logits.is_none() && c.token.top_logprobs.len() == 2);
             assert_eq!(c.token.top_logprobs[0].id, c.token.id);
         }
@@ -223,7 +237,8 @@ fn labels_compete_and_their_probabilities_sum_to_one() {
         let ids = model.tokenise(&format!("{prompt}{several}")).expect("encodes");
         for id in &ids[model.tokenise(&prompt).expect("encodes").len()..] {
             let options = ClassifyOptions::default().return_logits(true);
-            let c: Classification = model.classify(&[&so_far], &options).remove(0).expect("ends well");
+            let c: Classification =
+                model.classify(&[&so_far], &options).remove(0).expect("ends well");
             let logits = c.token.logits.expect("was asked for");
             let sum: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
             logprob += f64::from(logits[*id as usize]) - sum.ln();
@@ -288,7 +303,10 @@ fn closing_ends_everything_and_is_soon_done() {
         }
         assert!(matches!(model.generate(STORY, &short()), Err(Error::Closed)));
         assert!(matches!(model.chat(&[Message::user("Hi")], &short()), Err(Error::Closed)));
-        assert!(matches!(model.classify(&[STORY], &ClassifyOptions::default())[0], Err(Error::Closed)));
+        assert!(matches!(
+            model.classify(&[STORY], &ClassifyOptions::default())[0],
+            Err(Error::Closed)
+        ));
         assert!(matches!(model.batch_generate(&[STORY], &short())[0], Err(Error::Closed)));
         assert!(matches!(model.tokenise(STORY), Err(Error::Closed)));
         assert!(matches!(model.detokenise(&[1]), Err(Error::Closed)));
@@ -325,17 +343,28 @@ fn loading_reports_progress_and_honours_or_refuses_each_option() {
         let tokens = model.tokenise(&fits).expect("encodes").len();
         let one_too_many = GenerateOptions::default().max_tokens(101 - tokens);
         match model.generate(&fits, &one_too_many) {
-            Err(Error::ContextExceeded { prompt, context, .. }) => assert_eq!((prompt, context), (tokens, 100)),
+            Err(Error::ContextExceeded { prompt, context, .. }) => {
+                assert_eq!((prompt, context), (tokens, 100))
+            }
             other => panic!("{other:?}"),
         }
         assert!(model.generate(&fits, &one_too_many.max_tokens(100 - tokens)).is_ok());
         drop(model);
 
         let refusal = |options: LoadOptions| registry().load_model(&path, &options).err();
-        assert!(matches!(refusal(named().context_len(1025)), Some(Error::InvalidOption { option: "context_len", .. })));
+        assert!(matches!(
+            refusal(named().context_len(1025)),
+            Some(Error::InvalidOption { option: "context_len", .. })
+        ));
         assert!(matches!(refusal(named().memory_limit(1 << 20)), Some(Error::OutOfMemory { .. })));
-        assert!(matches!(refusal(named().device(DeviceChoice::Id("none".into()))), Some(Error::InvalidOption { option: "device", .. })));
-        assert!(matches!(refusal(named().gpu_layers(GpuLayers::Count(1))), None | Some(Error::Unsupported { .. })));
+        assert!(matches!(
+            refusal(named().device(DeviceChoice::Id("none".into()))),
+            Some(Error::InvalidOption { option: "device", .. })
+        ));
+        assert!(matches!(
+            refusal(named().gpu_layers(GpuLayers::Count(1))),
+            None | Some(Error::Unsupported { .. })
+        ));
         let first = backend.devices().into_iter().next().expect("it has a device").id;
         assert!(refusal(named().device(DeviceChoice::Id(first))).is_none());
     }
@@ -344,7 +373,11 @@ fn loading_reports_progress_and_honours_or_refuses_each_option() {
 #[test]
 fn a_stream_can_be_awaited() {
     use futures_core::Stream;
-    use std::{future::poll_fn, pin::Pin, task::{Context, Poll, Wake, Waker}};
+    use std::{
+        future::poll_fn,
+        pin::Pin,
+        task::{Context, Poll, Wake, Waker},
+    };
 
     struct Unpark(thread::Thread);
     impl Wake for Unpark {

@@ -2,12 +2,16 @@
 
 use inference_cpu::{Cpu, Level};
 use inference_engine::naive::Naive;
-use inference_tests::devices::{Tolerance, check_attention, check_operations, check_rows_are_independent};
+use inference_tests::devices::{
+    Tolerance, check_attention, check_operations, check_rows_are_independent,
+};
 
 /// Every level of instructions that this machine has, on one thread and on several.
 fn cpus() -> impl Iterator<Item = Cpu> {
     let levels = Level::available().into_iter();
-    levels.flat_map(|level| [1, 3].map(|threads| Cpu::with_level(threads, level).expect("it is available")))
+    levels.flat_map(|level| {
+        [1, 3].map(|threads| Cpu::with_level(threads, level).expect("it is available"))
+    })
 }
 
 #[test]

@@ -12,7 +12,9 @@ use inference_tests::{
     engines::Plan,
 };
 use proptest::prelude::*;
-use std::{collections::HashMap, sync::LazyLock, sync::atomic::Ordering::SeqCst, thread, time::Duration};
+use std::{
+    collections::HashMap, sync::LazyLock, sync::atomic::Ordering::SeqCst, thread, time::Duration,
+};
 
 /// Families that differ in what a batch could mix up: windows, ropes that depend on the length, two bases.
 const FAMILIES: [&str; 5] = ["llama", "llama-dynamic", "mistral", "gemma3", "phi3"];
@@ -249,7 +251,9 @@ fn those_who_leave_disturb_nobody_and_give_their_memory_back() {
                             let rest: Vec<_> = stream.by_ref().collect();
                             assert!(rest.iter().all(Result::is_ok));
                             let reason = stream.finish_reason().expect("it has ended");
-                            assert!(reason == FinishReason::Cancelled || reason == alone.finish_reason);
+                            assert!(
+                                reason == FinishReason::Cancelled || reason == alone.finish_reason
+                            );
                         }
                         _ => assert_eq!(Output::of(stream), *alone, "{family}, thread {i}"),
                     }
@@ -263,7 +267,8 @@ fn those_who_leave_disturb_nobody_and_give_their_memory_back() {
 #[test]
 fn blocks_come_back_however_a_sequence_ends() {
     let (context, block_len) = (64, 8);
-    let plan = Plan { blocks: Some(context / block_len), context: Some(context), ..Plan::new("qwen3") };
+    let plan =
+        Plan { blocks: Some(context / block_len), context: Some(context), ..Plan::new("qwen3") };
     let (small, seen) = plan.start(move || Ok(Naive { block_len })).expect("loads");
     let long = "word ".repeat(20);
     let tokens = small.tokenise(&long).expect("encodes").len();
@@ -277,12 +282,18 @@ fn blocks_come_back_however_a_sequence_ends() {
                 cancel.cancel();
                 let options = all.clone().cancel(cancel);
                 let stream = small.generate(&long, &options).expect("starts");
-                assert_eq!(stream.finish().expect("ends well").finish_reason, FinishReason::Cancelled);
+                assert_eq!(
+                    stream.finish().expect("ends well").finish_reason,
+                    FinishReason::Cancelled
+                );
             }
             3 => {
                 let options = all.clone().timeout(Duration::from_nanos(1));
                 let stream = small.generate(&long, &options).expect("starts");
-                assert_eq!(stream.finish().expect("ends well").finish_reason, FinishReason::TimedOut);
+                assert_eq!(
+                    stream.finish().expect("ends well").finish_reason,
+                    FinishReason::TimedOut
+                );
             }
             _ => {
                 seen.error_at.store(seen.steps.load(SeqCst) + 2, SeqCst);
@@ -293,7 +304,8 @@ fn blocks_come_back_however_a_sequence_ends() {
         }
     }
     seen.error_at.store(0, SeqCst);
-    let last = small.generate(&long, &all.clone().logit_bias(end_tokens_banned(&small))).expect("starts");
+    let last =
+        small.generate(&long, &all.clone().logit_bias(end_tokens_banned(&small))).expect("starts");
     let last = last.finish().expect("ends well");
     assert_eq!((last.tokens.len(), last.finish_reason), (context - tokens, FinishReason::Length));
     assert_eq!(last.metrics.preemptions, 0);
@@ -362,7 +374,10 @@ fn a_panic_ends_the_streams_with_an_error() {
         assert!(end.contains("the spy panics"), "{end}");
     }
     let after = model.generate("after", &options).expect_err("the engine is gone").to_string();
-    assert!(after.starts_with("the engine stopped: ") && after.contains("the spy panics"), "{after}");
+    assert!(
+        after.starts_with("the engine stopped: ") && after.contains("the spy panics"),
+        "{after}"
+    );
     assert!(model.classify(&["after"], &ClassifyOptions::default())[0].is_err());
     model.close();
 }

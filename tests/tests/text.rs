@@ -15,7 +15,8 @@ fn all() -> Vec<String> {
 }
 
 fn golden(name: &str) -> Value {
-    let text = std::fs::read_to_string(fixtures::path(name).join("golden.json")).expect("is readable");
+    let text =
+        std::fs::read_to_string(fixtures::path(name).join("golden.json")).expect("is readable");
     serde_json::from_str(&text).expect("is JSON")
 }
 
@@ -37,11 +38,19 @@ fn texts_are_encoded_as_the_reference_does() {
         let (tokenizer, golden) = (tokenizer(&name), golden(&name));
         for case in list(&golden, "encode") {
             let text = case["text"].as_str().expect("is a text");
-            assert_eq!(tokenizer.encode(text).expect("encodes"), ids(&case["ids"]), "{name}: {text:?}");
+            assert_eq!(
+                tokenizer.encode(text).expect("encodes"),
+                ids(&case["ids"]),
+                "{name}: {text:?}"
+            );
         }
         for case in list(&golden, "prompts") {
             if let Some(text) = case["text"].as_str() {
-                assert_eq!(tokenizer.encode(text).expect("encodes"), ids(&case["tokens"]), "{name}: {text:?}");
+                assert_eq!(
+                    tokenizer.encode(text).expect("encodes"),
+                    ids(&case["tokens"]),
+                    "{name}: {text:?}"
+                );
             }
         }
     }
@@ -71,7 +80,8 @@ fn one_by_one(tokenizer: &Arc<Tokenizer>, ids: &[u32]) -> String {
 #[test]
 fn any_ids_one_by_one_are_the_decoding_of_all() {
     let tokenizers: Vec<_> = all().iter().map(|n| Arc::new(tokenizer(n))).collect();
-    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    let config =
+        ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
     // Bytes are the low ids in every fixture: half of what is drawn is from there.
     let id = prop_oneof![0u32..300, any::<u32>()];
     proptest!(config, |(ids in proptest::collection::vec(id, 0..80))| {
@@ -100,7 +110,9 @@ fn there_is_exactly_one_bos() {
         let id = plain[0];
         assert_eq!(spelled.iter().filter(|i| **i == id).count(), 1, "{name}: {spelled:?}");
         assert_eq!(spelled[0], id);
-        let template = ChatTemplate::open(&fixtures::path(name), &tokenizer).expect("opens").expect("is there");
+        let template = ChatTemplate::open(&fixtures::path(name), &tokenizer)
+            .expect("opens")
+            .expect("is there");
         let messages = [inference_core::Message::user("Hello")];
         let rendered = template.render(&messages, &RenderOptions::default()).expect("renders");
         let chat = tokenizer.encode_rendered(&rendered).expect("encodes");
@@ -108,7 +120,12 @@ fn there_is_exactly_one_bos() {
         assert_eq!(tokenizer.encode(&rendered.text()).expect("encodes"), chat, "{name}");
     }
     let chatml = tokenizer("qwen3");
-    assert!(!chatml.encode("Hello").expect("encodes").contains(&chatml.encode("<|im_start|>").expect("encodes")[0]));
+    assert!(
+        !chatml
+            .encode("Hello")
+            .expect("encodes")
+            .contains(&chatml.encode("<|im_start|>").expect("encodes")[0])
+    );
 }
 
 #[test]
@@ -116,11 +133,15 @@ fn chats_are_rendered_and_encoded_as_the_reference_does() {
     let mut sanitised = 0;
     for name in all() {
         let (tokenizer, golden) = (tokenizer(&name), golden(&name));
-        let template = ChatTemplate::open(&fixtures::path(&name), &tokenizer).expect("opens").expect("is there");
+        let template = ChatTemplate::open(&fixtures::path(&name), &tokenizer)
+            .expect("opens")
+            .expect("is there");
         for case in list(&golden, "chats") {
             let mut options = RenderOptions::default();
-            options.add_generation_prompt = case["add_generation_prompt"].as_bool().expect("is a flag");
-            options.continue_final_message = case["continue_final_message"].as_bool().expect("is a flag");
+            options.add_generation_prompt =
+                case["add_generation_prompt"].as_bool().expect("is a flag");
+            options.continue_final_message =
+                case["continue_final_message"].as_bool().expect("is a flag");
             options.tools = case["tools"].as_array().cloned().unwrap_or_default();
             options.variables = case["variables"].as_object().cloned().unwrap_or_default();
             let messages = list(case, "messages");
@@ -128,14 +149,18 @@ fn chats_are_rendered_and_encoded_as_the_reference_does() {
             let what = format!("{name}: {}", case["name"]);
             if let Some(error) = case["error"].as_str() {
                 let found = rendered.expect_err(&what).to_string();
-                assert!(found.contains(error) || !error.contains("must"), "{what}: {found}\nis not\n{error}");
+                assert!(
+                    found.contains(error) || !error.contains("must"),
+                    "{what}: {found}\nis not\n{error}"
+                );
                 continue;
             }
             let rendered = rendered.expect(&what);
             assert_eq!(Some(rendered.text().as_str()), case["rendered"].as_str(), "{what}");
             let tokens = tokenizer.encode_rendered(&rendered).expect("encodes");
             sanitised += usize::from(case["sanitised"].is_array());
-            let expected = if case["sanitised"].is_array() { &case["sanitised"] } else { &case["tokens"] };
+            let expected =
+                if case["sanitised"].is_array() { &case["sanitised"] } else { &case["tokens"] };
             assert_eq!(tokens, ids(expected), "{what}");
         }
     }

@@ -305,7 +305,10 @@ impl LoadOptions {
         zero("parallel_slots", self.parallel_slots)?;
         zero("threads", self.threads)?;
         if let Some(threads) = self.threads.filter(|t| *t > MAX_THREADS) {
-            return Err(Error::option("threads", format!("{threads}; it must be at most {MAX_THREADS}")));
+            return Err(Error::option(
+                "threads",
+                format!("{threads}; it must be at most {MAX_THREADS}"),
+            ));
         }
         match self.quantise {
             Some(bits) if !(2..=8).contains(&bits) => {

@@ -50,7 +50,8 @@ impl Backend for CpuBackend {
 
     fn devices(&self) -> Vec<DeviceInfo> {
         let (total, available) = machine::total_and_available();
-        let name = format!("{}, {} cores, {:?}", machine::processor(), machine::cores(), Level::best());
+        let name =
+            format!("{}, {} cores, {:?}", machine::processor(), machine::cores(), Level::best());
         vec![DeviceInfo::new(NAME, name, total, available)]
     }
 

@@ -87,12 +87,7 @@ impl Source<'_> {
         device.vector(&weight)
     }
 
-    fn norm_if<D: Device>(
-        &self,
-        device: &D,
-        name: &str,
-        len: usize,
-    ) -> Result<Option<D::Tensor>> {
+    fn norm_if<D: Device>(&self, device: &D, name: &str, len: usize) -> Result<Option<D::Tensor>> {
         let there = self.weights.has(&format!("{name}.weight"));
         there.then(|| self.norm(device, name, len)).transpose()
     }
@@ -240,9 +235,8 @@ impl<D: Device> Block<D> {
         let name = |n: &str| format!("{prefix}layers.{i}.{n}");
         let all = |ns: &[&str]| ns.iter().map(|n| name(n)).collect::<Vec<_>>();
         let (q, kv) = (a.q_cols(), a.kv_cols());
-        let post_norm = |norm: Option<&str>| {
-            norm.map(|n| source.norm(device, &name(n), hidden)).transpose()
-        };
+        let post_norm =
+            |norm: Option<&str>| norm.map(|n| source.norm(device, &name(n), hidden)).transpose();
         Ok(Self {
             attn_norm: source.norm(device, &name(names.attn_norm), hidden)?,
             qkv: source.linear(device, &all(names.qkv), &[q, kv, kv], hidden)?,

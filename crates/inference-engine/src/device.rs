@@ -56,12 +56,7 @@ pub trait Device {
     ///
     /// # Errors
     /// [`Error::Unsupported`](inference_core::Error::Unsupported) for a `dtype` it can't store; out of memory.
-    fn cache(
-        &self,
-        layers: &[Attention],
-        blocks: usize,
-        dtype: CacheDtype,
-    ) -> Result<Self::Cache>;
+    fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<Self::Cache>;
 
     /// Starts a forward pass: uploads what the kernels need. One rotation per rope of the architecture.
     ///

@@ -145,7 +145,7 @@ impl Engine {
     ) -> Result<(Sequence<Task>, TokenStream)> {
         self.runner.check()?;
         options.validate()?;
-        self.prepare(self.shared.tokenizer.encode(prompt)?, options)
+        self.prepare(self.shared.tokenizer.encode_prompt(prompt)?, options)
     }
 
     fn template(&self) -> Result<&ChatTemplate> {
@@ -175,11 +175,7 @@ impl TextModel for Engine {
         Ok(stream)
     }
 
-    fn classify(
-        &self,
-        prompts: &[&str],
-        options: &ClassifyOptions,
-    ) -> Vec<Result<Classification>> {
+    fn classify(&self, prompts: &[&str], options: &ClassifyOptions) -> Vec<Result<Classification>> {
         let admit = |tokens: &[u32]| {
             self.runner.check()?;
             self.admit(tokens, 0)

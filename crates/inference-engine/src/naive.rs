@@ -103,7 +103,10 @@ impl Device for Naive {
 
     fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<Linear> {
         let data = parts.iter().flat_map(RawTensor::to_f32).collect();
-        Ok(Linear { weight: Mat { cols: parts[0].shape[1], data }, bias: bias.map(<[f32]>::to_vec) })
+        Ok(Linear {
+            weight: Mat { cols: parts[0].shape[1], data },
+            bias: bias.map(<[f32]>::to_vec),
+        })
     }
 
     fn block_len(&self) -> usize {

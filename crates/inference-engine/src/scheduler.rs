@@ -141,8 +141,7 @@ impl<T> Scheduler<T> {
         self.grow_running();
         self.admit();
         if let Some(length) = self.restart_above {
-            let crossed =
-                |s: &&mut Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
+            let crossed = |s: &&mut Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
             for seq in self.running.iter_mut().filter(crossed) {
                 seq.rope_len = seq.tokens.len();
                 seq.cached = 0;

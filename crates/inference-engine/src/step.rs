@@ -81,7 +81,8 @@ impl Rotation {
         let mut cos = Vec::with_capacity(step.tokens.len() * pairs);
         let mut sin = Vec::with_capacity(step.tokens.len() * pairs);
         for span in &step.spans {
-            let rows = step.positions[span.rows.clone()].iter().zip(&step.lengths[span.rows.clone()]);
+            let rows =
+                step.positions[span.rows.clone()].iter().zip(&step.lengths[span.rows.clone()]);
             let mut at = (0, std::borrow::Cow::Borrowed(&[][..]));
             for (&position, &length) in rows {
                 if at.0 != length {

@@ -166,9 +166,6 @@ impl Pending {
             false => Vec::new(),
         };
         let prompt_tokens = tokens.len();
-        if prompt_tokens == 0 {
-            return Err(Error::InvalidPrompt { reason: "it is empty".to_owned() });
-        }
         let base = send(tokens, prompt_tokens - 1, vec![firsts], Some(describe))?;
         let skip = usize::from(joined);
         let rest = labels
@@ -176,9 +173,7 @@ impl Pending {
             .map(|(from, mut all)| {
                 let targets: Vec<_> = all[from + skip..].iter().map(|&id| vec![id]).collect();
                 all.pop();
-                (!targets.is_empty())
-                    .then(|| send(all, from + skip - 1, targets, None))
-                    .transpose()
+                (!targets.is_empty()).then(|| send(all, from + skip - 1, targets, None)).transpose()
             })
             .collect::<Result<_>>()?;
         Ok((Self { prompt_tokens, base, rest, joined }, work))
@@ -219,7 +214,7 @@ fn continuations(
     prompt: &str,
     labels: &[String],
 ) -> Result<(Vec<u32>, Vec<(usize, Vec<u32>)>)> {
-    let tokens = tokenizer.encode(prompt)?;
+    let tokens = tokenizer.encode_prompt(prompt)?;
     let space = if prompt.ends_with(char::is_whitespace) { "" } else { " " };
     let mut all = Vec::new();
     let mut shared = tokens.len();

@@ -12,8 +12,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 use tokenizers::{Model, Normalizer};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 /// Most bytes of a tokenizer's files that are read; the largest published ones have some tens of megabytes.
 const MOST_BYTES: u64 = 256 << 20;
@@ -51,13 +51,15 @@ impl Tokenizer {
             }
             .to_owned(),
         })?;
-        let object = |name| files::object(&dir.join(name), MOST_BYTES).map(Option::unwrap_or_default);
+        let object =
+            |name| files::object(&dir.join(name), MOST_BYTES).map(Option::unwrap_or_default);
         let config = object("tokenizer_config.json")?;
         let mut special = special_tokens(&config);
         for (name, value) in special_tokens(&object("special_tokens_map.json")?) {
             special.entry(name).or_insert(value);
         }
-        Self::parse(&bytes, config, special, dir.to_owned()).map_err(|reason| Error::file(file, reason))
+        Self::parse(&bytes, config, special, dir.to_owned())
+            .map_err(|reason| Error::file(file, reason))
     }
 
     fn parse(
@@ -66,11 +68,13 @@ impl Tokenizer {
         special: BTreeMap<String, Value>,
         path: PathBuf,
     ) -> Result<Self, String> {
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|e| e.to_string())?;
+        let mut inner =
+            guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(|e| e.to_string())?;
         // A file may hold what its last user had set.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| e.to_string())?;
-        let vocab_len = inner.get_vocab(true).values().map(|id| *id as usize + 1).max().unwrap_or(0);
+        let vocab_len =
+            inner.get_vocab(true).values().map(|id| *id as usize + 1).max().unwrap_or(0);
         if vocab_len == 0 {
             return Err("its vocabulary is empty".to_owned());
         }
@@ -78,7 +82,9 @@ impl Tokenizer {
         let normalizer = serde_json::to_value(inner.get_normalizer()).map_err(|e| e.to_string())?;
         for (name, part) in [("normalizer", &normalizer), ("decoder", &decoder)] {
             if growth(part) > MOST_GROWTH {
-                return Err(format!("its {name} may make a text more than {MOST_GROWTH} times as long"));
+                return Err(format!(
+                    "its {name} may make a text more than {MOST_GROWTH} times as long"
+                ));
             }
         }
         // Its post-processor may ask for tokens that are not there.
@@ -101,7 +107,10 @@ impl Tokenizer {
 
     /// The tokens that end a text, as far as the tokenizer's files say.
     pub fn end_tokens(&self) -> Option<u32> {
-        self.special.get("eos_token").and_then(Value::as_str).and_then(|t| self.inner.token_to_id(t))
+        self.special
+            .get("eos_token")
+            .and_then(Value::as_str)
+            .and_then(|t| self.inner.token_to_id(t))
     }
 
     /// `tokenizer_config.json`; empty where there is none.
@@ -140,6 +149,19 @@ impl Tokenizer {
             && *second == bos
         {
             ids.remove(0);
+        }
+        Ok(ids)
+    }
+
+    /// The tokens of a prompt that is to be worked on, at least one.
+    ///
+    /// # Errors
+    /// [`Error::InvalidPrompt`] for an empty text, even where the tokenizer would begin it with a BOS, and for one that
+    /// can't be encoded.
+    pub fn encode_prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = if text.is_empty() { Vec::new() } else { self.encode(text)? };
+        if ids.is_empty() {
+            return Err(Error::InvalidPrompt { reason: "it is empty".to_owned() });
         }
         Ok(ids)
     }
@@ -206,7 +228,12 @@ impl Tokenizer {
         };
         guarded(encode).map_err(unencodable)?;
         let splits = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
-        Ok(splits.into_iter().filter_map(|(_, _, tokens)| tokens.as_ref()).flatten().map(|t| t.id).collect())
+        Ok(splits
+            .into_iter()
+            .filter_map(|(_, _, tokens)| tokens.as_ref())
+            .flatten()
+            .map(|t| t.id)
+            .collect())
     }
 
     /// The text of `ids`, without special tokens.
@@ -215,7 +242,9 @@ impl Tokenizer {
     /// [`Error::InvalidPrompt`] for an id that the tokenizer does not have.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
         if let Some(id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
-            return Err(Error::InvalidPrompt { reason: format!("the tokenizer has no token {id}") });
+            return Err(Error::InvalidPrompt {
+                reason: format!("the tokenizer has no token {id}"),
+            });
         }
         self.decode_known(ids)
     }
@@ -308,8 +337,10 @@ mod tests {
 
     #[test]
     fn replacements_that_grow_without_end_are_refused() {
-        let replace = |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
-        let many = |one: Value, n| growth(&json!({"type": "Sequence", "normalizers": vec![one; n]}));
+        let replace =
+            |from: Value, to: &str| json!({"type": "Replace", "pattern": from, "content": to});
+        let many =
+            |one: Value, n| growth(&json!({"type": "Sequence", "normalizers": vec![one; n]}));
         assert_eq!(many(replace(json!({"String": " "}), "▁"), 1), 3.0);
         assert_eq!(many(replace(json!({"String": "``"}), "\""), 9), 1.0);
         assert!(many(replace(json!({"String": "a"}), "aa"), 40) > MOST_GROWTH);

@@ -74,7 +74,7 @@ mod tests {
     fn the_number_of_tokens_is_exact() {
         // One token for BOS, one for each word: pieces of three words overshoot.
         let count = |text: &str| Ok(1 + text.split_whitespace().count());
-        let piece = |n: u64| (n % 3 != 0).then(|| format!(" one{n} two three"));
+        let piece = |n: u64| (!n.is_multiple_of(3)).then(|| format!(" one{n} two three"));
         for tokens in [1, 2, 3, 100, 513] {
             assert_eq!(exactly(tokens, piece, count).and_then(|t| count(&t)), Ok(tokens));
         }

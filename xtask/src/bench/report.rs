@@ -52,7 +52,7 @@ impl Spread {
         all.sort_by(f64::total_cmp);
         let at = |i: usize| all.get(i).copied().unwrap_or_default();
         let n = all.len();
-        let median = if n % 2 == 0 {
+        let median = if n.is_multiple_of(2) {
             f64::midpoint(at((n / 2).saturating_sub(1)), at(n / 2))
         } else {
             at(n / 2)

@@ -65,8 +65,8 @@ const NOT_IN_CORE: [&str; 16] = [
 ];
 
 /// Crates that compile C, or bind to it at build time.
-const NEEDS_C: [&str; 8] =
-    ["cc", "cmake", "bindgen", "onig", "onig_sys", "esaxx-rs", "pkg-config", "autotools"];
+const NEEDS_C: [&str; 7] =
+    ["cc", "cmake", "bindgen", "onig", "onig_sys", "pkg-config", "autotools"];
 
 /// Checks the manifests, and what the facade builds by default.
 pub(super) fn check() -> Result<Vec<Fault>> {

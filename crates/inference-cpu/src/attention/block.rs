@@ -16,7 +16,9 @@ pub(super) unsafe fn score_block<S: Simd, E: Element, const Q: usize>(
     d: usize,
     out: &mut [f32],
 ) {
-    debug_assert!(q.len() >= Q * d && keys.len() == d * BLOCK && out.len() >= (Q - 1) * CHUNK + BLOCK);
+    debug_assert!(
+        q.len() >= Q * d && keys.len() == d * BLOCK && out.len() >= (Q - 1) * CHUNK + BLOCK
+    );
     for lane in (0..BLOCK).step_by(S::LANES) {
         // SAFETY: inside the slices, as asserted.
         unsafe {

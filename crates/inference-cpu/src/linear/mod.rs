@@ -51,11 +51,8 @@ impl Linear {
         let parts: Vec<_> = parts
             .iter()
             .map(|p| {
-                let bytes = if same {
-                    p.bytes.clone()
-                } else {
-                    Bytes::from_owner(Widened(p.to_f32()))
-                };
+                let bytes =
+                    if same { p.bytes.clone() } else { Bytes::from_owner(Widened(p.to_f32())) };
                 rows += p.shape[0];
                 Part { first: rows - p.shape[0], bytes }
             })

@@ -61,7 +61,8 @@ impl Panel<'_> {
         // SAFETY: as the caller's; the halves of a gated map have `n` rows each at these places.
         unsafe {
             let Some(activation) = self.gate else {
-                let mut write = |row: usize, column: usize, value: f32| self.put(row, column, value);
+                let mut write =
+                    |row: usize, column: usize, value: f32| self.put(row, column, value);
                 return self.tiles::<S, D>(x, stride, self.columns.start, n, &mut write);
             };
             let half = self.map.rows / 2;

@@ -105,7 +105,10 @@ mod tests {
     fn every_f16_is_widened_exactly() {
         for bits in 0..=u16::MAX {
             let (got, want) = (f16_to_f32(bits), f16::from_bits(bits).to_f32());
-            assert!(got == want && got.is_sign_negative() == want.is_sign_negative() || got.is_nan() && want.is_nan());
+            assert!(
+                got == want && got.is_sign_negative() == want.is_sign_negative()
+                    || got.is_nan() && want.is_nan()
+            );
         }
     }
 

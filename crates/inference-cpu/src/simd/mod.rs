@@ -3,14 +3,14 @@
 //! A [`Kernel`] is written once over [`Simd`] and compiled for every level. Sums keep their order within a level, so
 //! a row's result has the same bits whatever else is computed beside it.
 
-mod element;
-mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod element;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+mod scalar;
 
 pub(crate) use element::Element;
 

@@ -146,8 +146,7 @@ fn all_in(dir: &Path) -> Result<Vec<PathBuf>> {
 /// The `weight_map` of a shard index with this `text`: the file of each tensor, relative to the index.
 fn listed(index: &Path, text: &[u8]) -> Result<HashMap<String, String>> {
     let wrong = |reason: String| Error::file(index, reason);
-    let whole: Value =
-        serde_json::from_slice(text).map_err(|e| wrong(format!("not JSON: {e}")))?;
+    let whole: Value = serde_json::from_slice(text).map_err(|e| wrong(format!("not JSON: {e}")))?;
     let map = whole.get("weight_map").and_then(Value::as_object);
     let map = map.filter(|m| !m.is_empty());
     let map =

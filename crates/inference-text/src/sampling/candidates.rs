@@ -32,9 +32,7 @@ impl<'a> Candidates<'a> {
         let max = |a: f32, b: f32| a.max(b);
         match &self.kept {
             None => self.logits.iter().copied().fold(f32::NEG_INFINITY, max),
-            Some(ids) => {
-                ids.iter().map(|&i| self.logits[i as usize]).fold(f32::NEG_INFINITY, max)
-            }
+            Some(ids) => ids.iter().map(|&i| self.logits[i as usize]).fold(f32::NEG_INFINITY, max),
         }
     }
 

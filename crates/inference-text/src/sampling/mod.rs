@@ -111,7 +111,8 @@ pub fn check(logits: &[f32]) -> Result<()> {
     if wrong == 0 && logits.iter().any(|l| *l > f32::NEG_INFINITY) {
         return Ok(());
     }
-    let reason = "the model's logits are not finite: its weights are damaged, or too large for their type";
+    let reason =
+        "the model's logits are not finite: its weights are damaged, or too large for their type";
     Err(Error::Device { reason: reason.to_owned() })
 }
 
