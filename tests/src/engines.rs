@@ -6,12 +6,13 @@ use crate::{
 };
 use inference_core::{CacheDtype, LoadOptions, Result};
 use inference_engine::{
-    Engine, Setup,
+    Setup,
     config::Config,
     device::Device,
     families,
     weights::{SafeTensors, Weights},
 };
+use inference_text::Served;
 use std::{path::Path, sync::Arc};
 
 /// How an engine is set up.
@@ -38,11 +39,11 @@ impl Plan {
     /// Starts an engine on the device that `open` gives, and tells what passes through it.
     ///
     /// # Errors
-    /// As [`Engine::load`].
+    /// As [`inference_engine::load`].
     pub fn start<D: Device + 'static>(
         &self,
         open: impl Fn() -> Result<D> + Send + 'static,
-    ) -> Result<(Engine, Arc<Seen>)> {
+    ) -> Result<(Served, Arc<Seen>)> {
         let path = fixtures::path(&self.name);
         let mut options = LoadOptions::default().cache_dtype(CacheDtype::F32);
         options.context_len = self.context;
@@ -58,7 +59,8 @@ impl Plan {
             reserve: 0,
         };
         let theirs = seen.clone();
-        let engine = Engine::load(&path, &options, setup, move || Ok(Spy::new(open()?, theirs)))?;
+        let engine =
+            inference_engine::load(&path, &options, setup, move || Ok(Spy::new(open()?, theirs)))?;
         Ok((engine, seen))
     }
 }

@@ -4,18 +4,20 @@
 use inference_core::CacheDtype;
 use inference_cpu::{Cpu, Level};
 use inference_engine::{
-    blocks::BlockPool,
     config::Config,
     decoder::{Decoder, Source},
     device::Device,
     families,
     naive::Naive,
-    scheduler::{Flow, Scheduler, Sequence, Wanted},
     weights::{DType, SafeTensors},
 };
 use inference_tests::{
     devices::distance,
     fixtures::{self, Prompt},
+};
+use inference_text::{
+    blocks::BlockPool,
+    scheduler::{Flow, NoReuse, Scheduler, Sequence, Wanted},
 };
 use std::path::Path;
 
@@ -56,7 +58,7 @@ fn run<D: Device>(
     scheduler.add(Sequence::new(prompt.tokens.clone(), Wanted::Last, ()));
     let (mut first, mut tokens) = (Vec::new(), Vec::new());
     while !scheduler.is_idle() {
-        let step = scheduler.next_step();
+        let step = scheduler.next_step(&mut NoReuse);
         let logits = decoder.forward(device, &mut cache, &step).expect("runs");
         let logits = device.read(logits).expect("reads");
         scheduler.finish_step(&step, |sequence, advance| {

@@ -6,11 +6,12 @@ use inference_core::{
     TokenStream,
 };
 use inference_cpu::Cpu;
-use inference_engine::{Engine, naive::Naive};
+use inference_engine::naive::Naive;
 use inference_tests::{
     devices::{Noise, distance},
     engines::Plan,
 };
+use inference_text::Served;
 use proptest::prelude::*;
 use std::{
     collections::HashMap, sync::LazyLock, sync::atomic::Ordering::SeqCst, thread, time::Duration,
@@ -19,16 +20,16 @@ use std::{
 /// Families that differ in what a batch could mix up: windows, ropes that depend on the length, two bases.
 const FAMILIES: [&str; 5] = ["llama", "llama-dynamic", "mistral", "gemma3", "phi3"];
 
-fn cpu(plan: &Plan) -> Engine {
+fn cpu(plan: &Plan) -> Served {
     plan.start(|| Cpu::new(2)).expect("loads").0
 }
 
-fn naive(plan: &Plan, block_len: usize) -> Engine {
+fn naive(plan: &Plan, block_len: usize) -> Served {
     plan.start(move || Ok(Naive { block_len })).expect("loads").0
 }
 
 /// One engine for each family, on the CPU with two threads; made once.
-static ENGINES: LazyLock<HashMap<&str, Engine>> =
+static ENGINES: LazyLock<HashMap<&str, Served>> =
     LazyLock::new(|| FAMILIES.map(|name| (name, cpu(&Plan::new(name)))).into());
 
 /// What one call asks for.
@@ -170,7 +171,7 @@ proptest! {
     /// Law 2: in one go, in chunks, or token by token. On the CPU to the last bit.
     #[test]
     fn chunks_of_a_prompt_change_nothing(family in family(), call in call(), chunk in 1usize..20) {
-        let logits = |model: &Engine| {
+        let logits = |model: &Served| {
             let options = GenerateOptions::default().max_tokens(1).return_logits(true);
             let done = model.generate(&call.prompt, &options).expect("starts").finish().expect("ends well");
             // An end token is not delivered, so its logits are not.
@@ -311,7 +312,7 @@ fn blocks_come_back_however_a_sequence_ends() {
     assert_eq!(last.metrics.preemptions, 0);
 }
 
-fn end_tokens_banned(model: &Engine) -> Vec<(u32, f32)> {
+fn end_tokens_banned(model: &Served) -> Vec<(u32, f32)> {
     let all = model.tokenise("<|im_end|><|endoftext|>").expect("encodes");
     all.into_iter().map(|id| (id, f32::NEG_INFINITY)).collect()
 }

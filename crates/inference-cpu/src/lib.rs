@@ -16,7 +16,7 @@ pub use simd::Level;
 use inference_core::{
     Availability, Backend, DeviceChoice, DeviceInfo, Error, Format, LoadOptions, Result, TextModel,
 };
-use inference_engine::{Engine, Setup};
+use inference_engine::Setup;
 use std::path::Path;
 
 /// The name in the registry.
@@ -72,6 +72,6 @@ impl Backend for CpuBackend {
             reserve: RESERVE,
         };
         let threads = options.threads.unwrap_or_else(machine::cores);
-        Ok(Box::new(Engine::load(path, options, setup, move || Cpu::new(threads))?))
+        Ok(Box::new(inference_engine::load(path, options, setup, move || Cpu::new(threads))?))
     }
 }

@@ -1,20 +1,17 @@
 //! The engine: a checkpoint's weights, its family, one forward pass over any device, and ragged continuous batching.
 //!
-//! A backend of our own implements [`Device`](device::Device) and hands it to [`Engine::load`].
+//! A backend of our own implements [`Device`](device::Device) and hands it to [`load`].
 
 #![deny(unsafe_code)]
 
 pub mod arch;
-pub mod blocks;
 pub mod config;
 pub mod decoder;
 pub mod device;
 mod engine;
 pub mod families;
 pub mod naive;
-mod runner;
-pub mod scheduler;
 pub mod step;
 pub mod weights;
 
-pub use engine::{Engine, Setup};
+pub use engine::{Setup, load};

@@ -9,7 +9,7 @@ use inference_core::{Classification, ClassifyOptions, Error, LabelScore, Result,
 use std::sync::mpsc;
 
 /// A sequence whose tokens are scored and not continued, on the engine's thread.
-pub struct Scoring {
+pub(crate) struct Scoring {
     /// For each wanted row, from the first, the tokens whose log-probabilities are asked for.
     targets: Vec<Vec<u32>>,
     /// Describe the most likely token of the first row.
@@ -40,7 +40,7 @@ struct Scored {
 
 impl Scoring {
     /// Takes the model's logits of wanted row `row`, one per vocabulary entry.
-    pub fn row(&mut self, row: usize, logits: &[f32]) {
+    pub(crate) fn row(&mut self, row: usize, logits: &[f32]) {
         let Ok(scored) = &mut self.scored else { return };
         if let Err(error) = check(logits) {
             self.scored = Err(error);
@@ -56,13 +56,13 @@ impl Scoring {
     }
 
     /// All rows are in.
-    pub fn complete(&mut self) {
+    pub(crate) fn complete(&mut self) {
         // A caller that is gone does not want it.
         let _ = self.reply.send(std::mem::replace(&mut self.scored, Ok(Scored::default())));
     }
 
     /// Ends with an error.
-    pub fn fail(&mut self, error: Error) {
+    pub(crate) fn fail(&mut self, error: Error) {
         let _ = self.reply.send(Err(error));
     }
 
@@ -70,7 +70,7 @@ impl Scoring {
     ///
     /// # Errors
     /// [`Error::Cancelled`] or [`Error::TimedOut`].
-    pub fn interrupted(&self) -> Result<()> {
+    pub(crate) fn interrupted(&self) -> Result<()> {
         self.limits.check()
     }
 }
@@ -92,18 +92,18 @@ impl Describe {
 }
 
 /// A sequence to be scored.
-pub struct ToScore {
+pub(crate) struct ToScore {
     /// Its tokens, at least one.
-    pub tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     /// The rows from this position on are wanted.
-    pub from: usize,
+    pub(crate) from: usize,
     /// What takes them.
-    pub scoring: Scoring,
+    pub(crate) scoring: Scoring,
 }
 
 /// Classifies `prompts`. `admit` says whether a sequence of these tokens can run; `submit` puts sequences to work, all
 /// of them before anything is waited for, so that they run in one batch.
-pub fn classify(
+pub(crate) fn classify(
     shared: &Shared,
     prompts: &[&str],
     options: &ClassifyOptions,

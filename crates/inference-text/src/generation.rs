@@ -16,13 +16,13 @@ use std::{
 
 /// What all generations of a model share.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The checkpoint's tokenizer.
-    pub tokenizer: Arc<Tokenizer>,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     /// Tokens that end every output, as the checkpoint declares.
-    pub end_tokens: Vec<u32>,
+    pub(crate) end_tokens: Vec<u32>,
     /// The metrics of the call that finished last.
-    pub last: Mutex<Metrics>,
+    pub(crate) last: Mutex<Metrics>,
 }
 
 /// When a call is to end early.
@@ -64,7 +64,7 @@ impl Limits {
 }
 
 /// The output of one sequence, on the engine's thread.
-pub struct Generation {
+pub(crate) struct Generation {
     shared: Arc<Shared>,
     sampler: Sampler,
     detokenizer: Detokenizer,
@@ -98,7 +98,7 @@ pub struct MemoryUse {
 impl Generation {
     /// The output of a prompt of `prompt_len` tokens, and the stream that the caller reads it from.
     /// `options` have been validated.
-    pub fn new(
+    pub(crate) fn new(
         shared: &Arc<Shared>,
         prompt_len: usize,
         options: &GenerateOptions,
@@ -127,22 +127,24 @@ impl Generation {
     }
 
     /// Why it is to end before its next token, if it is: cancelled, out of time, or nobody reads.
-    pub fn interrupted(&self) -> Option<FinishReason> {
+    pub(crate) fn interrupted(&self) -> Option<FinishReason> {
         match self.sender.is_dropped() {
             true => Some(FinishReason::Cancelled),
             false => self.limits.reached(),
         }
     }
 
-    /// Notes when a step that works on it began, and how often it has had to start over by then.
-    pub fn begun(&mut self, at: Instant, preemptions: usize) {
+    /// Notes when a step that works on it began, how often it has had to start over by then, and how many of its tokens
+    /// were in the cache at first.
+    pub(crate) fn begun(&mut self, at: Instant, preemptions: usize, cached: usize) {
         self.first_work.get_or_insert(at);
         self.metrics.preemptions = preemptions;
+        self.metrics.cached_tokens = cached;
     }
 
     /// Chooses the token after `tokens` (prompt and output) from `logits`, the model's own and one per vocabulary
     /// entry, which it changes. `None`: the output has ended, and so has the stream.
-    pub fn next(
+    pub(crate) fn next(
         &mut self,
         tokens: &[u32],
         logits: &mut [f32],
@@ -231,7 +233,7 @@ impl Generation {
     }
 
     /// Ends the output: delivers what was held back, then the reason.
-    pub fn end(&mut self, reason: FinishReason, memory: &dyn Fn() -> MemoryUse) {
+    pub(crate) fn end(&mut self, reason: FinishReason, memory: &dyn Fn() -> MemoryUse) {
         self.flush();
         self.finish_metrics(memory);
         let reason = if self.stopped { FinishReason::Stop } else { reason };
@@ -239,7 +241,7 @@ impl Generation {
     }
 
     /// Ends the output with an error, after what was held back.
-    pub fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
+    pub(crate) fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
         self.flush();
         self.finish_metrics(memory);
         self.sender.end(Err(error), self.metrics);

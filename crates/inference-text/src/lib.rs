@@ -1,20 +1,26 @@
 //! Between text and tokens, and from logits to a token: what every engine needs, ours or foreign.
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 mod channel;
 mod classify;
 mod detokenizer;
 pub mod files;
 mod generation;
+pub mod runner;
 pub mod sampling;
+pub mod scheduler;
+mod served;
+pub mod step;
 mod stop;
-
 mod template;
 mod tokenizer;
 
-pub use classify::{Scoring, ToScore, classify};
+use classify::{Scoring, ToScore, classify};
 pub use detokenizer::Detokenizer;
-pub use generation::{Generation, MemoryUse, Shared};
+pub use generation::MemoryUse;
+use generation::{Generation, Shared};
+pub use served::{Served, Texts};
 pub use stop::{Scanned, StopTexts};
 pub use template::{ChatTemplate, Rendered};
 pub use tokenizer::Tokenizer;

@@ -20,6 +20,8 @@
 //! | feature | backend | |
 //! | --- | --- | --- |
 //! | `cpu` (default) | `cpu` | any machine |
+//! | `llama-cpp` | `llama_cpp` | GGUF files, through llama.cpp; needs cmake, a C++ compiler and libclang to build |
+//! | `llama-cpp-metal`, `-rocm`, `-cuda`, `-vulkan` | the same | on a GPU, by llama.cpp's own kernels |
 //! | `async` | – | [`TokenStream`] as a `futures_core::Stream` |
 #![forbid(unsafe_code)]
 
@@ -39,6 +41,8 @@ pub fn registry() -> &'static Registry {
         let registry = Registry::new();
         #[cfg(feature = "cpu")]
         registry.register(inference_cpu::CpuBackend);
+        #[cfg(feature = "llama-cpp")]
+        registry.register(inference_llama_cpp::LlamaCppBackend);
         registry
     })
 }

@@ -15,6 +15,7 @@ mod syntax;
 mod tests;
 
 pub(crate) use marks::Piece;
+pub(crate) use sources::{DEFAULT, MOST_BYTES, MOST_TEMPLATES};
 pub use marks::Rendered;
 
 use crate::Tokenizer;
@@ -23,7 +24,7 @@ use inference_core::{Error, Message, RenderOptions, Result};
 use marks::ControlTokens;
 use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
-use sources::{DEFAULT, Source};
+use sources::Source;
 use std::{collections::BTreeMap, error, fmt, path::Path, sync::Arc, thread};
 
 /// The template that is taken when there are tools.

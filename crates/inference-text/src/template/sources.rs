@@ -6,13 +6,13 @@ use serde_json::{Map, Value};
 use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path};
 
 /// The name of a template without one.
-pub(super) const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// Most bytes of a template; published ones have some ten thousand.
-const MOST_BYTES: u64 = 1 << 20;
+pub(crate) const MOST_BYTES: u64 = 1 << 20;
 
 /// Most templates of a checkpoint.
-const MOST_TEMPLATES: usize = 64;
+pub(crate) const MOST_TEMPLATES: usize = 64;
 
 /// A template's text, and where it was found.
 #[derive(Debug, Clone)]

@@ -1,7 +1,11 @@
 //! Which sequences run in the next step. Pure: no clock, no channel, no device.
 
 use crate::{blocks::BlockPool, step::Step};
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    ops::Range,
+};
 
 /// A sequence of tokens that is worked on; `T` is what the caller knows of it.
 #[derive(Debug)]
@@ -16,8 +20,12 @@ pub struct Sequence<T> {
     cached: usize,
     /// Cache blocks that hold them, in order.
     blocks: Vec<u32>,
+    /// Its place among those that run; see [`Span::slot`](crate::step::Span::slot).
+    slot: usize,
     /// How often it had to give up its blocks and start over.
     preemptions: usize,
+    /// How many of its tokens were in the cache when it was first admitted.
+    reused: Option<usize>,
     /// The caller's part.
     pub task: T,
 }
@@ -35,8 +43,30 @@ impl<T> Sequence<T> {
     /// A sequence that starts with the prompt `tokens`, at least one.
     pub fn new(tokens: Vec<u32>, wanted: Wanted, task: T) -> Self {
         debug_assert!(!tokens.is_empty());
-        let (rope_len, blocks) = (tokens.len(), Vec::new());
-        Self { tokens, rope_len, wanted, cached: 0, blocks, preemptions: 0, task }
+        Self {
+            rope_len: tokens.len(),
+            tokens,
+            wanted,
+            cached: 0,
+            blocks: Vec::new(),
+            slot: 0,
+            preemptions: 0,
+            reused: None,
+            task,
+        }
+    }
+
+    /// How many of its tokens were in the cache already when it was first admitted.
+    pub fn reused(&self) -> usize {
+        self.reused.unwrap_or_default()
+    }
+
+    /// How many of its tokens may come from the cache: those before the first wanted row.
+    fn reusable(&self) -> usize {
+        match self.wanted {
+            Wanted::Last => self.tokens.len() - 1,
+            Wanted::From(from) => from.min(self.tokens.len() - 1),
+        }
     }
 
     /// How often it had to give up its place and start over.
@@ -74,6 +104,36 @@ pub enum Flow {
     Done,
 }
 
+/// Finds what a cache already holds of a sequence that is about to run.
+pub trait Reuse {
+    /// Prepares place `slot` for a sequence of `tokens` of which at most `most` may be taken over from others that were
+    /// or are in the cache. Gives how many, from the first on, the place now holds.
+    fn reuse(&mut self, slot: usize, tokens: &[u32], most: usize) -> usize;
+
+    /// The sequence in place `slot` does not run any more; others may still take over what it has left there.
+    fn release(&mut self, slot: usize);
+
+    /// Whether waiting for a running sequence's prompt can save computing it again.
+    fn shares(&self) -> bool;
+}
+
+/// A cache in which no sequence finds anything.
+#[derive(Debug, Clone, Copy)]
+pub struct NoReuse;
+
+impl Reuse for NoReuse {
+    fn reuse(&mut self, _: usize, _: &[u32], _: usize) -> usize {
+        0
+    }
+    fn release(&mut self, _: usize) {}
+    fn shares(&self) -> bool {
+        false
+    }
+}
+
+/// Tokens of a common beginning that are worth waiting for.
+const WORTH_WAITING: usize = 16;
+
 /// The sequences that wait and run.
 #[derive(Debug)]
 pub struct Scheduler<T> {
@@ -84,6 +144,12 @@ pub struct Scheduler<T> {
     scheduled: Vec<usize>,
     pool: BlockPool,
     slots: usize,
+    /// Places that nobody has any more; the lowest are given out first.
+    free_slots: BinaryHeap<Reverse<usize>>,
+    /// Places that were ever given out.
+    used_slots: usize,
+    /// Places that were given back since the last step.
+    left: Vec<usize>,
     step_tokens: usize,
     /// A sequence that grows longer than this is computed anew, for its rotary embedding has changed.
     restart_above: Option<usize>,
@@ -93,13 +159,21 @@ impl<T> Scheduler<T> {
     /// At most `slots` sequences run at once; a step has at most `step_tokens` prompt tokens, plus one for each
     /// sequence that decodes.
     pub fn new(pool: BlockPool, slots: usize, step_tokens: usize) -> Self {
-        let (waiting, running, scheduled) = Default::default();
-        let restart_above = None;
-        Self { waiting, running, scheduled, pool, slots, step_tokens, restart_above }
+        Self {
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            scheduled: Vec::new(),
+            pool,
+            slots,
+            free_slots: BinaryHeap::new(),
+            used_slots: 0,
+            left: Vec::new(),
+            step_tokens,
+            restart_above: None,
+        }
     }
 
-    /// Computes a sequence anew once it is longer than `length`: see
-    /// [`Architecture::restart_above`](crate::arch::Architecture::restart_above).
+    /// Computes a sequence anew once it is longer than `length`, for its rotary embedding is another one from there on.
     #[must_use]
     pub fn restart_above(mut self, length: Option<usize>) -> Self {
         self.restart_above = length;
@@ -123,23 +197,27 @@ impl<T> Scheduler<T> {
 
     /// Drops every sequence, waiting or running, that `goes_on` says `Done` of, and frees its blocks.
     pub fn sweep(&mut self, mut goes_on: impl FnMut(&mut T) -> Flow) {
-        let pool = &mut self.pool;
-        let mut keep = |s: &mut Sequence<T>| {
+        self.waiting.retain_mut(|s| goes_on(&mut s.task) == Flow::Continue);
+        let (pool, left) = (&mut self.pool, &mut self.left);
+        self.running.retain_mut(|s| {
             let keep = goes_on(&mut s.task) == Flow::Continue;
             if !keep {
                 pool.release(&mut s.blocks);
+                left.push(s.slot);
             }
             keep
-        };
-        self.waiting.retain_mut(&mut keep);
-        self.running.retain_mut(&mut keep);
+        });
     }
 
     /// One token of each running sequence that decodes; then as much prompt as the step holds, oldest first.
     /// A sequence that can't grow makes the youngest give up its blocks and start over.
-    pub fn next_step(&mut self) -> Step {
+    pub fn next_step(&mut self, reuse: &mut impl Reuse) -> Step {
         self.grow_running();
-        self.admit();
+        for slot in self.left.drain(..) {
+            reuse.release(slot);
+            self.free_slots.push(Reverse(slot));
+        }
+        self.admit(reuse);
         if let Some(length) = self.restart_above {
             let crossed = |s: &&mut Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
             for seq in self.running.iter_mut().filter(crossed) {
@@ -167,6 +245,9 @@ impl<T> Scheduler<T> {
                 let wanted = seq.wanted_of(&positions);
                 let tokens = &seq.tokens[positions];
                 step.push(tokens, seq.cached, seq.rope_len, &seq.blocks, wanted);
+                if let Some(span) = step.spans.last_mut() {
+                    span.slot = seq.slot;
+                }
                 self.scheduled.push(i);
             }
         }
@@ -185,19 +266,36 @@ impl<T> Scheduler<T> {
             // If it is the youngest itself that can't grow, it waits until another one ends.
             let mut youngest = self.running.pop().expect("i < running.len()");
             self.pool.release(&mut youngest.blocks);
+            self.left.push(youngest.slot);
             youngest.cached = 0;
             youngest.preemptions += 1;
             self.waiting.push_front(youngest);
         }
     }
 
-    fn admit(&mut self) {
+    fn admit(&mut self, reuse: &mut impl Reuse) {
         while self.running.len() < self.slots
+            && let Some(seq) = self.waiting.front()
+            && !(reuse.shares() && self.is_worth_waiting(seq))
             && let Some(seq) = self.waiting.front_mut()
             && self.pool.grow(&mut seq.blocks, seq.tokens.len())
+            && let Some(mut seq) = self.waiting.pop_front()
         {
-            self.running.extend(self.waiting.pop_front());
+            seq.slot = self.free_slots.pop().map_or(self.used_slots, |Reverse(slot)| slot);
+            self.used_slots = self.used_slots.max(seq.slot + 1);
+            let most = seq.reusable();
+            seq.cached = reuse.reuse(seq.slot, &seq.tokens, most).min(most);
+            seq.reused.get_or_insert(seq.cached);
+            self.running.push(seq);
         }
+    }
+
+    /// Whether somebody is computing tokens that `seq` begins with as well.
+    fn is_worth_waiting(&self, seq: &Sequence<T>) -> bool {
+        self.running.iter().any(|r| {
+            let same = r.tokens.iter().zip(&seq.tokens).take_while(|(a, b)| a == b).count();
+            same.min(seq.reusable()) >= r.cached + WORTH_WAITING
+        })
     }
 
     /// Tells each sequence of the step how it got on; those that are `Done` leave and free their blocks.
@@ -221,11 +319,12 @@ impl<T> Scheduler<T> {
             done[i] = advance(seq, Advance { rows, wanted_before, complete }) == Flow::Done;
         }
         let mut done = done.into_iter();
-        let pool = &mut self.pool;
+        let (pool, left) = (&mut self.pool, &mut self.left);
         self.running.retain_mut(|seq| {
             let leaves = done.next().unwrap_or_default();
             if leaves {
                 pool.release(&mut seq.blocks);
+                left.push(seq.slot);
             }
             !leaves
         });
@@ -258,7 +357,7 @@ mod tests {
                 assert_eq!(scheduler.blocks_used(), 0);
                 return (finished, preemptions);
             }
-            let step = scheduler.next_step();
+            let step = scheduler.next_step(&mut NoReuse);
             assert!(!step.is_empty(), "a step that does nothing never ends");
             assert!(step.spans.len() <= slots);
             scheduler.finish_step(&step, |seq, advance| {
@@ -314,7 +413,7 @@ mod tests {
         scheduler.add(Sequence::new((0..5).collect(), Wanted::Last, ()));
         let mut rows = Vec::new();
         while !scheduler.is_idle() {
-            let step = scheduler.next_step();
+            let step = scheduler.next_step(&mut NoReuse);
             rows.push((step.tokens.len(), step.lengths[0]));
             scheduler.finish_step(&step, |seq, _| {
                 seq.tokens.push(0);
@@ -330,7 +429,7 @@ mod tests {
         scheduler.add(Sequence::new((0..8).collect(), Wanted::From(4), ()));
         let mut seen = Vec::new();
         while !scheduler.is_idle() {
-            let step = scheduler.next_step();
+            let step = scheduler.next_step(&mut NoReuse);
             scheduler.finish_step(&step, |_, advance| {
                 seen.extend(advance.rows.map(|row| (advance.wanted_before, row)));
                 if advance.complete { Flow::Done } else { Flow::Continue }

@@ -1,12 +1,12 @@
 //! The thread that owns the device: sequences in, tokens out.
 
 use crate::{
-    decoder::Decoder,
-    device::Device,
-    scheduler::{Advance, Flow, Scheduler, Sequence},
+    Generation, MemoryUse, Scoring,
+    blocks::BlockPool,
+    scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
+    step::Step,
 };
-use inference_core::{Error, Result};
-use inference_text::{Generation, MemoryUse, Scoring};
+use inference_core::{Error, ModelInfo, Result};
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -52,12 +52,43 @@ enum Message {
     Close,
 }
 
-/// Everything the thread needs; built on the thread itself, so a device need not be `Send`.
-pub(crate) struct Loaded<D: Device> {
-    pub(crate) device: D,
-    pub(crate) decoder: Decoder<D>,
-    pub(crate) cache: D::Cache,
-    pub(crate) scheduler: Scheduler<Task>,
+/// The arithmetic of a model, with its cache. It stays on the thread that it was made on, so it need not be `Send`.
+pub trait Forward: Reuse {
+    /// Runs a step, which writes its keys and values into the cache; gives the logits of the wanted rows,
+    /// `[wanted, vocab]`.
+    ///
+    /// # Errors
+    /// The device's own. The sequences of the step end with it.
+    fn forward(&mut self, step: &Step) -> Result<Vec<f32>>;
+
+    /// How much memory it holds.
+    fn memory(&self) -> MemoryUse;
+}
+
+/// What fits.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity {
+    /// Blocks of the cache.
+    pub blocks: usize,
+    /// Tokens of a block.
+    pub block_len: usize,
+    /// Most sequences that run at once.
+    pub slots: usize,
+    /// Most prompt tokens of a step.
+    pub step_tokens: usize,
+    /// A sequence that grows longer than this is computed anew, for its rotary embedding is another one from there on.
+    pub restart_above: Option<usize>,
+}
+
+/// A model that is ready to run.
+#[derive(Debug)]
+pub struct Loaded<F> {
+    /// What computes.
+    pub forward: F,
+    /// What fits.
+    pub capacity: Capacity,
+    /// What it is.
+    pub info: ModelInfo,
 }
 
 /// The other threads' handle on it.
@@ -85,18 +116,18 @@ impl Over {
 
 impl Runner {
     /// Starts the thread, and waits until `load` has run on it.
-    pub(crate) fn start<D: Device + 'static, R: Send + 'static>(
-        load: impl FnOnce() -> Result<(Loaded<D>, R)> + Send + 'static,
-    ) -> Result<(Self, R)> {
+    pub(crate) fn start<F: Forward + 'static>(
+        load: impl FnOnce() -> Result<Loaded<F>> + Send + 'static,
+    ) -> Result<(Self, ModelInfo)> {
         let (inbox, messages) = mpsc::channel();
         let (ready, loaded) = mpsc::channel();
         let over = Over::default();
         let thread_over = over.clone();
         let body = move || match catch_unwind(AssertUnwindSafe(load)) {
-            Ok(Ok((loaded, report))) => {
+            Ok(Ok(Loaded { forward, capacity, info })) => {
                 // The caller waits for this right below.
-                let _ = ready.send(Ok(report));
-                serve(loaded, &messages, &thread_over);
+                let _ = ready.send(Ok(info));
+                serve(forward, capacity, &messages, &thread_over);
             }
             Ok(Err(error)) => {
                 let _ = ready.send(Err(error));
@@ -111,9 +142,9 @@ impl Runner {
             .spawn(body)
             .map_err(|e| Error::Device { reason: format!("no thread could be started: {e}") })?;
         let died = || Error::EngineStopped { reason: "its thread died while loading".to_owned() };
-        let report = loaded.recv().map_err(|_| died())??;
+        let info = loaded.recv().map_err(|_| died())??;
         let thread = Mutex::new(Some(thread));
-        Ok((Self { inbox, thread, over }, report))
+        Ok((Self { inbox, thread, over }, info))
     }
 
     /// Whether anything can still be submitted.
@@ -147,14 +178,23 @@ impl Drop for Runner {
 }
 
 /// Serves until it is closed; then, or after a panic, ends every stream with an error that says why.
-fn serve<D: Device>(mut loaded: Loaded<D>, inbox: &mpsc::Receiver<Message>, over: &Over) {
-    let error = match catch_unwind(AssertUnwindSafe(|| run(&mut loaded, inbox))) {
+fn serve<F: Forward>(
+    mut forward: F,
+    capacity: Capacity,
+    inbox: &mpsc::Receiver<Message>,
+    over: &Over,
+) {
+    let pool = BlockPool::new(capacity.blocks, capacity.block_len);
+    let mut scheduler = Scheduler::new(pool, capacity.slots, capacity.step_tokens)
+        .restart_above(capacity.restart_above);
+    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, inbox));
+    let error = match catch_unwind(running) {
         Ok(()) => Error::Closed,
         Err(panic) => Error::EngineStopped { reason: panic_text(&*panic) },
     };
     let error = over.set(error);
     let memory = MemoryUse::default;
-    loaded.scheduler.sweep(|task| {
+    scheduler.sweep(|task| {
         task.fail(error.clone(), &memory);
         Flow::Done
     });
@@ -171,12 +211,11 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 }
 
 /// Steps until `Close` comes, or everybody who could send it is gone.
-fn run<D: Device>(loaded: &mut Loaded<D>, inbox: &mpsc::Receiver<Message>) {
-    let Loaded { device, decoder, cache, scheduler } = loaded;
-    let memory = || {
-        let memory = device.memory();
-        MemoryUse { active: memory.active, peak: memory.peak }
-    };
+fn run<F: Forward>(
+    forward: &mut F,
+    scheduler: &mut Scheduler<Task>,
+    inbox: &mpsc::Receiver<Message>,
+) {
     loop {
         let first = if scheduler.is_idle() { inbox.recv().ok() } else { None };
         if first.is_none() && scheduler.is_idle() {
@@ -188,19 +227,23 @@ fn run<D: Device>(loaded: &mut Loaded<D>, inbox: &mpsc::Receiver<Message>) {
                 Message::Close => return,
             }
         }
-        scheduler.sweep(|task| task.end_if_interrupted(&memory));
-        let step = scheduler.next_step();
+        scheduler.sweep(|task| task.end_if_interrupted(&|| forward.memory()));
+        let step = scheduler.next_step(forward);
         if step.is_empty() {
             continue;
         }
         let began = Instant::now();
-        let logits = decoder.forward(device, cache, &step).and_then(|x| device.read(x));
-        let vocab = decoder.architecture().vocab;
+        let wanted: usize = step.spans.iter().map(|s| s.wanted).sum();
+        let logits = forward.forward(&step);
+        let memory = || forward.memory();
         match logits {
-            Ok(mut logits) => scheduler.finish_step(&step, |sequence, advance| {
-                let rows = advance.rows.start * vocab..advance.rows.end * vocab;
-                advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
-            }),
+            Ok(mut logits) => {
+                let vocab = logits.len() / wanted.max(1);
+                scheduler.finish_step(&step, |sequence, advance| {
+                    let rows = advance.rows.start * vocab..advance.rows.end * vocab;
+                    advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
+                });
+            }
             Err(error) => scheduler.finish_step(&step, |sequence, _| {
                 sequence.task.fail(error.clone(), &memory);
                 Flow::Done
@@ -218,10 +261,10 @@ fn advance_task(
     began: Instant,
     memory: &dyn Fn() -> MemoryUse,
 ) -> Flow {
-    let preemptions = sequence.preemptions();
+    let (preemptions, reused) = (sequence.preemptions(), sequence.reused());
     match &mut sequence.task {
         Task::Generate(generation) => {
-            generation.begun(began, preemptions);
+            generation.begun(began, preemptions, reused);
             if !advance.complete {
                 return Flow::Continue;
             }
@@ -233,7 +276,7 @@ fn advance_task(
         }
         Task::Score(scoring) => {
             let first = advance.wanted_before;
-            for (i, row) in logits.chunks_exact(vocab).enumerate() {
+            for (i, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
                 scoring.row(first + i, row);
             }
             if !advance.complete {
