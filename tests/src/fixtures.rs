@@ -1,12 +1,15 @@
 //! The fixtures of `models-fixtures` and what the reference implementation says of them.
 
 use crate::devices::raw;
+use inference_core::Format;
 use inference_engine::weights::{DType, SafeTensors, Weights};
+use inference_text::gguf::GgmlType;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
 use std::{
     fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 /// Where the fixtures are.
@@ -17,6 +20,32 @@ pub fn root() -> PathBuf {
 /// A fixture's folder.
 pub fn path(name: &str) -> PathBuf {
     root().join(name)
+}
+
+/// The fixture `name` in a format: its folder, or a GGUF file that is made from it with its numbers as they are.
+/// `None`: GGUF has no word for something in it.
+///
+/// # Panics
+/// Where it can't be written.
+pub fn model(name: &str, format: Format) -> Option<PathBuf> {
+    if format != Format::Gguf {
+        return Some(path(name));
+    }
+    let dir = root().join("../target/gguf");
+    fs::create_dir_all(&dir).expect("can be made");
+    // Tests write the same file at the same time: whole, or not at all.
+    static WRITERS: AtomicUsize = AtomicUsize::new(0);
+    let writer = WRITERS.fetch_add(1, Relaxed);
+    let part = dir.join(format!("{name}-{}-{writer}.part", std::process::id()));
+    let file = dir.join(format!("{name}.gguf"));
+    match xtask::gguf::convert(&path(name), &part, GgmlType::BF16) {
+        Ok(_) => fs::rename(&part, &file).expect("can be moved"),
+        Err(reason) => {
+            assert!(reason.contains("dynamic"), "{name}: {reason}");
+            return None;
+        }
+    }
+    Some(file)
 }
 
 /// The fixtures of all families, which is to say those with random weights.

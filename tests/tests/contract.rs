@@ -1,29 +1,46 @@
-//! The contract, on every backend of the registry that runs here and reads folders of safetensors.
+//! The contract, on every backend of the registry that runs here.
 
 use inference::{
-    Classification, ClassifyOptions, DeviceChoice, Error, FinishReason, Format, GenerateOptions,
-    GpuLayers, LoadOptions, Message, Progress, RenderOptions, TextModel, registry,
+    Backend, Classification, ClassifyOptions, DeviceChoice, Error, FinishReason, Format,
+    GenerateOptions, GpuLayers, LoadOptions, Message, Progress, RenderOptions, TextModel, registry,
 };
 use inference_tests::fixtures;
 use std::{
-    sync::{Arc, Mutex},
+    path::PathBuf,
+    sync::{Arc, LazyLock, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
+/// Every backend that runs here, with the storyteller in the format that it reads.
+fn backends() -> Vec<(Arc<dyn Backend>, PathBuf)> {
+    static GGUF: LazyLock<Option<PathBuf>> =
+        LazyLock::new(|| fixtures::model("storyteller", Format::Gguf));
+    let with_model = |backend: Arc<dyn Backend>| {
+        if !backend.availability().is_available() {
+            return None;
+        }
+        let path = match backend.reads(Format::Safetensors) {
+            true => fixtures::path("storyteller"),
+            false => GGUF.clone()?,
+        };
+        Some((backend, path))
+    };
+    let all: Vec<_> = registry().backends().into_iter().filter_map(with_model).collect();
+    assert!(all.len() > usize::from(cfg!(feature = "llama-cpp")), "a backend is missing");
+    all
+}
+
 /// Runs `check` with the storyteller on every backend.
 fn everywhere(check: impl Fn(&dyn TextModel)) {
-    let mut ran = 0;
-    for backend in registry().backends() {
-        if backend.availability().is_available() && backend.reads(Format::Safetensors) {
-            let options = LoadOptions::default().backend(backend.name());
-            let model =
-                registry().load_model(fixtures::path("storyteller"), &options).expect("loads");
-            check(model.as_ref());
-            ran += 1;
+    for (backend, path) in backends() {
+        let mut options = LoadOptions::default().backend(backend.name());
+        if backend.name() == "llama_cpp" {
+            // Its threads spin, and tests run beside each other.
+            options = options.threads(1);
         }
+        check(registry().load_model(path, &options).expect("loads").as_ref());
     }
-    assert!(ran > 0, "no backend ran");
 }
 
 const STORY: &str = "Once upon a time";
@@ -174,8 +191,13 @@ fn calls_at_the_same_time_keep_their_own_metrics_and_errors() {
 fn eight_threads_get_the_texts_that_they_get_alone() {
     everywhere(|model| {
         let prompt = |i: usize| format!("Once upon a time, there {} {i}", "was ".repeat(i + 1));
-        let options =
-            |i: usize| GenerateOptions::default().max_tokens(60).temperature(0.7).seed(i as u64);
+        // llama.cpp sums in another order in another batch, so that close calls may go the other way.
+        let exact = model.info().backend != "llama_cpp";
+        let (tokens, temperature) = if exact { (60, 0.7) } else { (12, 0.0) };
+        let options = |i: usize| {
+            let options = GenerateOptions::default().max_tokens(tokens);
+            options.temperature(temperature).seed(i as u64)
+        };
         let text = |i: usize| model.generate(&prompt(i), &options(i)).expect("starts").text();
         let alone: Vec<_> = (0..8).map(|i| text(i).expect("ends well")).collect();
         thread::scope(|scope| {
@@ -317,11 +339,7 @@ fn closing_ends_everything_and_is_soon_done() {
 
 #[test]
 fn loading_reports_progress_and_honours_or_refuses_each_option() {
-    for backend in registry().backends() {
-        if !(backend.availability().is_available() && backend.reads(Format::Safetensors)) {
-            continue;
-        }
-        let path = fixtures::path("storyteller");
+    for (backend, path) in backends() {
         let seen = Arc::new(Mutex::new(Vec::<Progress>::new()));
         let theirs = seen.clone();
         let named = || LoadOptions::default().backend(backend.name());
@@ -338,7 +356,7 @@ fn loading_reports_progress_and_honours_or_refuses_each_option() {
         assert_eq!((info.architecture.as_str(), model.model_type()), ("qwen3", "qwen3"));
         assert_eq!((info.vocab_size, info.layers, info.hidden_size), (1024, 5, 192));
         assert_eq!((info.quantisation, info.backend.as_str()), (None, backend.name()));
-        assert!(info.parameters > 2_000_000 && info.weight_bytes == 2 * info.parameters);
+        assert!(info.parameters > 2_000_000 && info.weight_bytes >= 2 * info.parameters);
         let fits = "word ".repeat(40);
         let tokens = model.tokenise(&fits).expect("encodes").len();
         let one_too_many = GenerateOptions::default().max_tokens(101 - tokens);

@@ -8,9 +8,7 @@ mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
-
-/// A result of a task: the line that says why it failed.
-type Result<T = ()> = std::result::Result<T, String>;
+use xtask::{Result, gguf};
 
 /// Tasks of the repository.
 #[derive(Debug, Parser)]
@@ -27,6 +25,8 @@ enum Task {
     Bench(bench::Args),
     /// Write a checkpoint of a real shape with random weights
     MakeModel(make_model::Args),
+    /// Convert a checkpoint to a file for llama.cpp
+    ToGguf(gguf::Args),
     /// List the fixtures and verify them
     Fixtures(fixtures::Args),
     /// Check the rules of the repository
@@ -37,6 +37,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Bench(args) => bench::run(&args),
         Task::MakeModel(args) => make_model::run(&args),
+        Task::ToGguf(args) => gguf::run(&args),
         Task::Fixtures(args) => fixtures::run(&args),
         Task::Tidy => tidy::run(),
     };

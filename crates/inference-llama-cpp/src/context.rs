@@ -64,7 +64,9 @@ impl Context {
         self.places[slot].tokens.truncate(from);
         let from = (from > 0).then_some(from as u32);
         self.owned
-            .with_dependent_mut(|_, context| context.clear_kv_cache_seq(Some(slot as u32), from, None))
+            .with_dependent_mut(|_, context| {
+                context.clear_kv_cache_seq(Some(slot as u32), from, None)
+            })
             .map(drop)
             .map_err(device)
     }

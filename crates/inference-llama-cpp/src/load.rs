@@ -54,10 +54,9 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Served> {
     let library = library().map_err(|reason| Error::Device { reason })?;
     let device = device(options)?;
     let gguf = Gguf::open(path)?;
-    gguf.parts()?;
     let tokenizer = Tokenizer::from_gguf(&gguf)?;
     let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
-    let end_tokens = tokenizer.end_tokens().into_iter().collect();
+    let end_tokens = tokenizer.end_tokens();
     let plan = Plan::new(&gguf, options, slots, &device)?;
     let (path, options) = (path.to_owned(), options.clone());
     Served::start(Texts { tokenizer, template, end_tokens }, move || {
@@ -78,7 +77,8 @@ fn device(options: &LoadOptions) -> Result<LlamaBackendDevice> {
         Some(place) => Ok(all.swap_remove(place)),
         None => {
             let choice = options.device.as_ref();
-            let reason = format!("{choice:?}; llama.cpp was built for and finds {}", names.join(", "));
+            let reason =
+                format!("{choice:?}; llama.cpp was built for and finds {}", names.join(", "));
             Err(Error::option("device", reason))
         }
     }
@@ -121,8 +121,8 @@ impl Plan {
             Some(CacheDtype::Bf16) => (KvCacheType::BF16, 2),
             Some(other) => return Err(Error::unsupported(format!("cache_dtype {other:?}"), NAME)),
         };
-        let bytes_per_token = gguf.cache_numbers_per_token()?.saturating_mul(size);
-        let most = gguf.context_length()?;
+        let bytes_per_token = gguf.cached_numbers_per_token()?.saturating_mul(size);
+        let most = gguf.context_len()? as usize;
         let wanted = options.context_len.unwrap_or(most);
         if wanted > most {
             let reason = format!("{wanted}; the model was made for at most {most}");
@@ -177,10 +177,13 @@ fn place(
         });
     }
     let refused = |what: &str, e: &dyn std::fmt::Display| {
-        Error::file(path, format!("llama.cpp could not {what}: {e}; its log says why (RUST_LOG=debug)"))
+        Error::file(
+            path,
+            format!("llama.cpp could not {what}: {e}; its log says why (RUST_LOG=debug)"),
+        )
     };
-    let model =
-        LlamaModel::load_from_file(library, path, &parameters).map_err(|e| refused("load it", &e))?;
+    let model = LlamaModel::load_from_file(library, path, &parameters)
+        .map_err(|e| refused("load it", &e))?;
     let rewinds = !(model.is_recurrent() || model.is_hybrid());
 
     let threads = options.threads.unwrap_or_else(physical_cores);
@@ -198,7 +201,7 @@ fn place(
         .with_type_v(plan.cache)
         .with_n_threads(threads)
         .with_n_threads_batch(threads);
-    let info = info(gguf, &model, plan, device);
+    let info = info(gguf, &model, plan, device)?;
     let memory = info.weight_bytes + plan.cells as u64 * plan.bytes_per_token;
     let owned = Owned::try_new(Box::new(model), |model| {
         model.new_context(library, context).map_err(|e| refused("make a context for it", &e))
@@ -215,9 +218,14 @@ fn place(
     Ok(Loaded { forward: Context::new(owned, &cells, memory), capacity, info })
 }
 
-fn info(gguf: &Gguf, model: &LlamaModel, plan: Plan, device: &LlamaBackendDevice) -> ModelInfo {
+fn info(
+    gguf: &Gguf,
+    model: &LlamaModel,
+    plan: Plan,
+    device: &LlamaBackendDevice,
+) -> Result<ModelInfo> {
     let mut info = ModelInfo::default();
-    info.architecture = gguf.architecture().to_owned();
+    info.architecture = gguf.architecture()?.to_owned();
     info.vocab_size = usize::try_from(model.n_vocab()).unwrap_or_default();
     info.layers = model.n_layer() as usize;
     info.hidden_size = usize::try_from(model.n_embd()).unwrap_or_default();
@@ -229,7 +237,7 @@ fn info(gguf: &Gguf, model: &LlamaModel, plan: Plan, device: &LlamaBackendDevice
     info.cache_bytes_per_token = plan.bytes_per_token;
     info.backend = NAME.to_owned();
     info.device = device.description.trim().to_owned();
-    info
+    Ok(info)
 }
 
 /// Threads where the caller does not say.

@@ -7,6 +7,7 @@ mod classify;
 mod detokenizer;
 pub mod files;
 mod generation;
+pub mod gguf;
 pub mod runner;
 pub mod sampling;
 pub mod scheduler;

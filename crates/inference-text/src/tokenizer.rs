@@ -1,4 +1,4 @@
-//! Text to tokens and back, as the checkpoint's `tokenizer.json` says.
+//! Text to tokens and back, as the checkpoint's `tokenizer.json` or the metadata of its GGUF file says.
 
 use crate::{
     files,
@@ -29,6 +29,8 @@ pub struct Tokenizer {
     special: BTreeMap<String, Value>,
     /// The id with which every text begins, if there is one.
     bos: Option<u32>,
+    /// The ids that end a text.
+    ends: Vec<u32>,
     vocab_len: usize,
     /// The decoder joins tokens such as `<0xE4>` to characters, a whole run of them at a time.
     byte_fallback: bool,
@@ -62,7 +64,8 @@ impl Tokenizer {
             .map_err(|reason| Error::file(file, reason))
     }
 
-    fn parse(
+    /// A tokenizer of the content of a `tokenizer.json`; `path` is where it was found.
+    pub(crate) fn parse(
         bytes: &[u8],
         config: Map<String, Value>,
         special: BTreeMap<String, Value>,
@@ -90,12 +93,17 @@ impl Tokenizer {
         // Its post-processor may ask for tokens that are not there.
         guarded(|| inner.encode_fast("", true)).map_err(|e| e.to_string())?;
         let byte_fallback = decoder.to_string().contains("\"ByteFallback\"");
-        let bos = special.get("bos_token").and_then(Value::as_str);
-        let bos = bos.and_then(|text| inner.token_to_id(text));
-        Ok(Self { path, inner, config, special, bos, vocab_len, byte_fallback })
+        let named = |name| inner.token_to_id(special.get(name)?.as_str()?);
+        let (bos, ends) = (named("bos_token"), named("eos_token").into_iter().collect());
+        Ok(Self { path, inner, config, special, bos, ends, vocab_len, byte_fallback })
     }
 
-    /// The checkpoint's folder.
+    /// The same, with other tokens that end a text.
+    pub(crate) fn with_ends(self, ends: Vec<u32>) -> Self {
+        Self { ends, ..self }
+    }
+
+    /// The checkpoint's folder, or its GGUF file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -106,11 +114,8 @@ impl Tokenizer {
     }
 
     /// The tokens that end a text, as far as the tokenizer's files say.
-    pub fn end_tokens(&self) -> Option<u32> {
-        self.special
-            .get("eos_token")
-            .and_then(Value::as_str)
-            .and_then(|t| self.inner.token_to_id(t))
+    pub fn end_tokens(&self) -> Vec<u32> {
+        self.ends.clone()
     }
 
     /// `tokenizer_config.json`; empty where there is none.
@@ -296,9 +301,9 @@ fn growth(part: &Value) -> f64 {
     }
 }
 
-/// Runs a part of the library that trusts what `tokenizer.json` says, and panics where that is wrong.
+/// Runs a part of the library that trusts what a tokenizer's file says, and panics where that is wrong.
 fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
-    let inconsistent = |_| Err("tokenizer.json is inconsistent".into());
+    let inconsistent = |_| Err("the tokenizer is inconsistent".into());
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(inconsistent)
 }
 

@@ -17,7 +17,7 @@ const MAX_HEADER: u64 = 100 << 20;
 pub(super) struct Checkpoint {
     /// The folder's name.
     pub(super) name: String,
-    /// As the weights are stored, such as `bfloat16`; `?` where nothing says so.
+    /// As the weights are stored, such as `bf16`; `?` where nothing says so.
     pub(super) dtype: String,
     /// Whether embedding and head are one table.
     pub(super) tied: bool,
@@ -26,28 +26,41 @@ pub(super) struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Reads the small files of the folder. A file that is no folder says nothing of itself.
+    /// Reads the small files of the folder; of a file, those beside it.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let name = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let name = name.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-        let config = json(&path.join("config.json"))?;
-        let generation = json(&path.join("generation_config.json"))?;
+        let folder = if path.is_file() { path.parent().unwrap_or(path) } else { path };
+        let config = json(&folder.join("config.json"))?;
+        let generation = json(&folder.join("generation_config.json"))?;
         let nested = &config["text_config"];
         let dtypes =
             [&config["torch_dtype"], &config["dtype"], &nested["torch_dtype"], &nested["dtype"]];
         let tied = [&config, nested].iter().find_map(|c| c["tie_word_embeddings"].as_bool());
         Ok(Self {
             name,
-            dtype: dtypes.iter().find_map(|d| d.as_str()).unwrap_or("?").to_owned(),
+            dtype: short(dtypes.iter().find_map(|d| d.as_str()).unwrap_or("?")).to_owned(),
             tied: match tied {
                 Some(tied) => tied,
-                None => !tensor_names(path)?.iter().any(|n| n.ends_with("lm_head.weight")),
+                // Nothing says so: two tables have the smaller shares.
+                None if path.is_file() => false,
+                None => !tensor_names(folder)?.iter().any(|n| n.ends_with("lm_head.weight")),
             },
             end_tokens: [&config, nested, &generation]
                 .iter()
                 .flat_map(|c| ids(&c["eos_token_id"]))
                 .collect(),
         })
+    }
+}
+
+/// The name of a dtype as GGUF files have it.
+fn short(dtype: &str) -> &str {
+    match dtype {
+        "bfloat16" => "bf16",
+        "float16" => "f16",
+        "float32" => "f32",
+        other => other,
     }
 }
 
@@ -103,6 +116,11 @@ mod tests {
         fs::write(dir.path().join("model.safetensors"), file).unwrap();
         let checkpoint = Checkpoint::read(dir.path()).unwrap();
         assert_eq!(checkpoint.end_tokens, BTreeSet::from([3, 4, 5]));
-        assert_eq!((checkpoint.dtype.as_str(), checkpoint.tied), ("bfloat16", false));
+        assert_eq!((checkpoint.dtype.as_str(), checkpoint.tied), ("bf16", false));
+        let gguf = dir.path().join("model-q8_0.gguf");
+        fs::write(&gguf, "").unwrap();
+        let of_file = Checkpoint::read(&gguf).unwrap();
+        assert_eq!((of_file.name.as_str(), of_file.tied), ("model-q8_0.gguf", false));
+        assert_eq!(of_file.end_tokens, checkpoint.end_tokens);
     }
 }

@@ -1,5 +1,6 @@
 //! One run: some prompts at once, and how fast they went.
 
+use super::{grid::Kind, prompt::Prompt};
 use crate::Result;
 use inference::{FinishReason, GenerateOptions, Metrics, TextModel};
 use std::{
@@ -21,6 +22,34 @@ pub(super) struct Sample {
     pub(super) ended_early: bool,
 }
 
+impl Sample {
+    /// Tokens per second.
+    pub(super) fn rate(&self, kind: Kind) -> f64 {
+        match kind {
+            Kind::Prefill => self.prefill,
+            Kind::Decode => self.decode,
+        }
+    }
+
+    /// Several runs of the same, one after the other, as one. `None` without any.
+    pub(super) fn joined(runs: &[Self]) -> Option<Self> {
+        let first = *runs.first()?;
+        // All have as many tokens, so the speed of all is the harmonic mean.
+        let mean = |rate: fn(&Self) -> f64| {
+            let seconds: f64 = runs.iter().map(|r| 1.0 / rate(r)).sum();
+            if seconds.is_finite() { runs.len() as f64 / seconds } else { 0.0 }
+        };
+        Some(runs.iter().fold(
+            Self { prefill: mean(|r| r.prefill), decode: mean(|r| r.decode), ..first },
+            |all, run| Self {
+                peak_memory: all.peak_memory.max(run.peak_memory),
+                ended_early: all.ended_early || run.ended_early,
+                ..all
+            },
+        ))
+    }
+}
+
 /// What came of one prompt.
 struct Output {
     metrics: Metrics,
@@ -32,7 +61,7 @@ struct Output {
 /// Runs all prompts at once.
 pub(super) fn run(
     model: &dyn TextModel,
-    prompts: &[String],
+    prompts: &[Prompt],
     options: &GenerateOptions,
 ) -> Result<Sample> {
     let barrier = Barrier::new(prompts.len());
@@ -42,7 +71,7 @@ pub(super) fn run(
             .map(|prompt| {
                 scope.spawn(|| {
                     barrier.wait();
-                    one(model, prompt, options)
+                    one(model, &prompt.text, options)
                 })
             })
             .collect();
@@ -119,6 +148,19 @@ mod tests {
         let outputs = [output(6, &[1, 2, 3, 4, 5]), output(6, &[3, 4, 5, 6, 7])];
         assert_eq!(batch_prefill(&outputs), 4.0);
         assert_eq!(batch_decode(&outputs), 2.0);
+    }
+
+    #[test]
+    fn runs_are_joined_by_their_time() {
+        let run = |prefill, peak_memory| Sample {
+            prefill,
+            decode: 0.0,
+            peak_memory,
+            ended_early: peak_memory > 1,
+        };
+        let joined = Sample::joined(&[run(1.0, 1), run(3.0, 2)]);
+        assert_eq!(joined, Some(run(1.5, 2)));
+        assert_eq!(Sample::joined(&[]), None);
     }
 
     #[test]

@@ -1,58 +1,85 @@
-//! `cargo xtask bench`: prefill and decode through the public contract, beside the machine's own limits.
+//! `cargo xtask bench`: prefill and decode through the public contract, side by side and beside the machine's own limits.
 
+mod candidate;
 mod checkpoint;
+mod grid;
 mod measure;
+mod peer;
+mod plot;
+mod progress;
 mod prompt;
 mod report;
+mod session;
+mod source;
+mod spread;
+mod table;
 
 use crate::{Result, limits};
-use checkpoint::Checkpoint;
-use inference::{Format, GenerateOptions, LoadOptions, TextModel, registry};
-use measure::Sample;
-use report::{Machine, Report, Row};
-use std::path::{Path, PathBuf};
+use grid::Cell;
+use report::{Machine, Report};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Each backend gets a warm-up, then the backends take turns. A run's prompt is new, so nothing comes from the cache.
+All candidates (backends, then peers) load the same model: those that read safetensors the folder, llama_cpp the file
+model-TYPE.gguf in it. Each gets a warm-up, then they take turns in every cell, with the same prompts and as many
+threads. A run's prompt is new, so nothing comes from the cache. Short runs are repeated until they take half a second.
 Prefill is prompt tokens over the time from the first work on the prompt to the first token.
 Decode is generated tokens after the first over the time that they took; of a batch, while all of it decodes.
-A checkpoint whose warm-up ends early has its end tokens banned in the runs.
+Where a text ends early, end tokens are banned. Depth 0 is a prompt of 8 tokens.
 
 The machine's limits are measured before and after, with as many threads, and the best pass of both counts:
-  share of bandwidth   bytes of weights and cache that a step must read, x steps/s / bytes read/s
-  share of arithmetic  2 x parameters outside the embedding x prompt tokens/s / peak operations/s
-Attention's own arithmetic and the windows of sliding attention are left out. Shares are of this CPU, so only the
-backend cpu has them.")]
+  decode   bytes read/s / bytes of weights (as held) and cache that a step must read
+  prefill  peak operations/s / 2 x parameters outside the embedding
+Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
+runs on it has shares: cpu, llama_cpp, candle. A peer's memory is that of its whole process.")]
 pub(crate) struct Args {
-    /// Folders of models
+    /// Folders of models, with safetensors, GGUF files or both; or single GGUF files
     #[arg(required = true)]
     models: Vec<PathBuf>,
     /// Backends, by name; default: all that can run here and read the model
     #[arg(long, value_delimiter = ',')]
     backends: Vec<String>,
-    /// Tokens of each prompt
-    #[arg(long, default_value_t = 512, value_parser = at_least_one)]
-    prompt: usize,
-    /// Tokens that are decoded, after the one that prefill gives
-    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
-    generate: usize,
+    /// Engines of others from xtask/peers that run beside the backends: candle
+    #[arg(long, value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Type of the GGUF file in a folder, such as q8_0; default: as the safetensors are
+    #[arg(long)]
+    gguf_type: Option<String>,
+    /// Prefill of 16, 128 and 512 tokens; decode at depth 0 and 2048, and in batches of 4 and 8
+    #[arg(long, conflicts_with_all = ["prompt", "generate", "batch"])]
+    grid: bool,
+    /// Tokens of each prompt; several make a grid
+    #[arg(long, value_delimiter = ',', default_value = "512", value_parser = at_least_one)]
+    prompt: Vec<usize>,
+    /// Tokens that are decoded, after the one that prefill gives; 0: prefill alone
+    #[arg(long, value_delimiter = ',', default_value = "64")]
+    generate: Vec<usize>,
     /// Prompts at once
-    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
-    batch: usize,
-    /// Runs that are measured
+    #[arg(long, value_delimiter = ',', default_value = "1", value_parser = at_least_one)]
+    batch: Vec<usize>,
+    /// Runs of each cell that are measured, unless they take too long
     #[arg(long, default_value_t = 5, value_parser = at_least_one)]
     runs: usize,
-    /// Threads of the backend cpu, and of the limits; default: one per physical core
+    /// Seconds for a cell; of more than three runs, those that do not fit are left out
+    #[arg(long, default_value_t = 50, value_parser = at_least_one)]
+    seconds: usize,
+    /// Threads of everything on the CPU, and of the limits; default: one per core, never more
     #[arg(long, value_parser = at_least_one)]
     threads: Option<usize>,
-    /// Quantise the weights while loading, to this many bits
+    /// Quantise the weights while loading, to this many bits; backends only
     #[arg(long)]
     quantise: Option<u8>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    /// Write one JSON object, to a file or else to stdout in place of the table
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    json: Option<Option<PathBuf>>,
+    /// Draw the speeds, as an SVG
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
 }
 
 fn at_least_one(text: &str) -> Result<usize> {
@@ -62,110 +89,103 @@ fn at_least_one(text: &str) -> Result<usize> {
     }
 }
 
+impl Args {
+    fn cells(&self) -> Vec<Cell> {
+        if self.grid {
+            grid::standard()
+        } else {
+            grid::product(&self.prompt, &self.generate, &self.batch)
+        }
+    }
+
+    /// Refuses at once what could only fail after minutes of measuring.
+    fn check(&self, cores: usize) -> Result<usize> {
+        let json = self.json.as_ref().and_then(Option::as_ref);
+        for file in json.into_iter().chain(&self.plot) {
+            let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
+            if file.is_dir() || folder.is_some_and(|f| !f.is_dir()) {
+                return Err(format!("{} can't be written as a file", file.display()));
+            }
+        }
+        match self.threads {
+            Some(threads) if threads > cores => {
+                Err(format!("{threads} threads on {cores} cores measure the scheduler"))
+            }
+            threads => Ok(threads.unwrap_or(cores)),
+        }
+    }
+}
+
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result {
     let machine = Machine::here();
-    let threads = args.threads.unwrap_or(machine.physical_cores);
+    let threads = args.check(machine.cores)?;
+    let cells = args.cells();
     eprintln!("measuring this machine with {threads} threads");
     let before = limits::measure(threads);
-    let mut rows = Vec::new();
-    for path in &args.models {
-        rows.extend(bench(args, path, threads)?);
-    }
+    let comparisons: Vec<_> = args
+        .models
+        .iter()
+        .map(|path| session::compare(args, path, &cells, threads))
+        .collect::<Result<_>>()?;
     eprintln!("measuring this machine again");
     let after = limits::measure(threads);
-    let report = Report::new(machine, before, after, rows);
-    if args.json {
-        println!("{}", report.json())
-    } else {
-        print!("{}", report.table())
+    let date = jiff::Zoned::now().date().to_string();
+    let report = Report::new(date, machine, before, after, &comparisons);
+    if let Some(file) = &args.plot {
+        write(file, &plot::svg(&report))?;
+    }
+    match &args.json {
+        Some(None) => println!("{}", report.json()),
+        Some(Some(file)) => {
+            write(file, &format!("{}\n", report.json()))?;
+            print!("{}", table::table(&report));
+        }
+        None => print!("{}", table::table(&report)),
     }
     Ok(())
 }
 
-/// A loaded model that takes its turns.
-struct Candidate {
-    backend: String,
-    model: Box<dyn TextModel>,
-    options: GenerateOptions,
-    samples: Vec<Sample>,
+fn write(file: &Path, text: &str) -> Result {
+    fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))
 }
 
-/// All backends on one model, one row each.
-fn bench(args: &Args, path: &Path, threads: usize) -> Result<Vec<Row>> {
-    let checkpoint = Checkpoint::read(path)?;
-    let mut candidates = Vec::new();
-    for backend in backends(args, path)? {
-        eprintln!("{}: loading on {backend}", path.display());
-        let model = load(args, path, &backend, threads)?;
-        let options = GenerateOptions::default().max_tokens(args.generate + 1);
-        let mut candidate = Candidate { backend, model, options, samples: Vec::new() };
-        eprintln!("{}: warming up {}", path.display(), candidate.backend);
-        let sample = candidate.run(args, 0)?;
-        if sample.ended_early {
-            let banned = checkpoint.end_tokens.iter().map(|id| (*id, f32::NEG_INFINITY));
-            candidate.options = candidate.options.logit_bias(banned);
-        }
-        candidates.push(candidate);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
     }
-    for run in 1..=args.runs {
-        for candidate in &mut candidates {
-            let sample = candidate.run(args, run)?;
-            eprintln!(
-                "{}: {} run {run} of {}: prefill {:.1}, decode {:.1} tokens/s",
-                path.display(),
-                candidate.backend,
-                args.runs,
-                sample.prefill,
-                sample.decode
-            );
-            candidate.samples.push(sample);
+
+    fn parse(line: &str) -> std::result::Result<Args, clap::Error> {
+        Line::try_parse_from(["bench"].into_iter().chain(line.split(' '))).map(|l| l.args)
+    }
+
+    #[test]
+    fn lists_and_the_grid_are_cells() {
+        let cells = |line| parse(line).map(|a| a.cells()).map_err(|e| e.to_string());
+        assert_eq!(cells("m"), Ok(grid::product(&[512], &[64], &[1])));
+        assert_eq!(
+            cells("m --prompt 16,128 --generate 0,8 --batch 1,4"),
+            Ok(grid::product(&[16, 128], &[0, 8], &[1, 4]))
+        );
+        assert_eq!(cells("m --grid"), Ok(grid::standard()));
+        for wrong in ["m --grid --prompt 16", "m --prompt 16,0", "m --batch x", "m --prompt 1,,2"] {
+            assert!(cells(wrong).is_err(), "{wrong}");
         }
     }
-    let row = |c: Candidate| {
-        Row::new(&checkpoint, c.model.info(), &c.samples, args.prompt, args.generate, args.batch)
-    };
-    Ok(candidates.into_iter().map(row).collect())
-}
 
-impl Candidate {
-    fn run(&self, args: &Args, run: usize) -> Result<Sample> {
-        let prompts: Vec<String> = (0..args.batch)
-            .map(|row| {
-                prompt::of_tokens(self.model.as_ref(), args.prompt, (run * args.batch + row) as u64)
-            })
-            .collect::<Result<_>>()?;
-        measure::run(self.model.as_ref(), &prompts, &self.options)
+    #[test]
+    fn what_would_fail_in_the_end_fails_at_once() {
+        let check = |line| parse(line).unwrap().check(2);
+        assert_eq!(check("m"), Ok(2));
+        assert_eq!(check("m --threads 1 --json"), Ok(1));
+        assert!(check("m --threads 3").is_err());
+        assert!(check("m --plot no/such/folder.svg").is_err());
+        assert!(check("m --json .").is_err());
     }
-}
-
-fn backends(args: &Args, path: &Path) -> Result<Vec<String>> {
-    if !args.backends.is_empty() {
-        return Ok(args.backends.clone());
-    }
-    let format = Format::of(path);
-    let all = registry().backends();
-    let able: Vec<_> = all
-        .iter()
-        .filter(|b| b.reads(format) && b.availability().is_available())
-        .map(|b| b.name().to_owned())
-        .collect();
-    if able.is_empty() {
-        Err(format!("no backend of this build can run {format} here"))
-    } else {
-        Ok(able)
-    }
-}
-
-fn load(args: &Args, path: &Path, backend: &str, threads: usize) -> Result<Box<dyn TextModel>> {
-    let mut options =
-        LoadOptions::default().backend(backend).context_len(args.prompt + args.generate + 1);
-    options.quantise = args.quantise;
-    if backend == "cpu" {
-        options = options.threads(threads);
-    }
-    if args.batch > 1 {
-        options = options.parallel_slots(args.batch);
-    }
-    registry().load_model(path, &options).map_err(|e| e.to_string())
 }

@@ -6,8 +6,39 @@ use inference::TextModel;
 /// Short texts that fill up what is missing; one of them is one more token, whatever stands before.
 const FILLERS: [&str; 8] = [" a", " the", "\n", ".", " 1", "x", "?", " of"];
 
+/// A prompt, for engines that take a text and for those that take tokens.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Prompt {
+    pub(super) text: String,
+    pub(super) ids: Vec<u32>,
+}
+
+/// Seeds that are tried before two tokenizers are taken for different ones.
+const ATTEMPTS: u64 = 8;
+
+/// A prompt of exactly `tokens` tokens, the same ones for all models; another one for each seed below `1 << 60`.
+///
+/// # Errors
+/// The models read the same texts as different tokens: no comparison would be fair.
+pub(super) fn common(models: &[&dyn TextModel], tokens: usize, seed: u64) -> Result<Prompt> {
+    let (first, others) = models.split_first().ok_or("a prompt needs a model's tokenizer")?;
+    for attempt in 0..ATTEMPTS {
+        // Tokenizers differ most in what is no ASCII.
+        let ascii = attempt >= ATTEMPTS / 2;
+        let text = of_tokens(*first, tokens, seed * ATTEMPTS + attempt, ascii)?;
+        let ids = first.tokenise(&text).map_err(|e| e.to_string())?;
+        let same = |model: &&dyn TextModel| {
+            model.tokenise(&text).map(|theirs| theirs == ids).map_err(|e| e.to_string())
+        };
+        if others.iter().map(same).collect::<Result<Vec<_>>>()?.into_iter().all(|same| same) {
+            return Ok(Prompt { text, ids });
+        }
+    }
+    Err(format!("the backends read {ATTEMPTS} texts of {tokens} tokens as different tokens"))
+}
+
 /// A text of random tokens that is encoded as exactly `tokens` of them; another one for each seed.
-pub(super) fn of_tokens(model: &dyn TextModel, tokens: usize, seed: u64) -> Result<String> {
+fn of_tokens(model: &dyn TextModel, tokens: usize, seed: u64, ascii: bool) -> Result<String> {
     let count = |text: &str| model.tokenise(text).map(|ids| ids.len()).map_err(|e| e.to_string());
     let vocab = model.info().vocab_size as u64;
     let piece = |n: u64| {
@@ -15,7 +46,7 @@ pub(super) fn of_tokens(model: &dyn TextModel, tokens: usize, seed: u64) -> Resu
         // Special tokens have no text, padding is no token, bytes alone are no character: other ids take their place.
         let text = model.detokenise(&[id]).ok()?;
         let plain = !text.is_empty() && !text.contains(|c: char| c == '\u{fffd}' || c.is_control());
-        plain.then_some(text)
+        (plain && (!ascii || text.is_ascii())).then_some(text)
     };
     exactly(tokens, piece, count)
 }

@@ -1,10 +1,14 @@
-//! What was measured, for people and for programs.
+//! What was measured.
 
-use super::{checkpoint::Checkpoint, measure::Sample};
+use super::{
+    candidate::Facts,
+    grid::{Cell, Kind},
+    measure::Sample,
+    spread::Spread,
+};
 use crate::limits::Limits;
 use inference::ModelInfo;
 use serde::Serialize;
-use std::fmt::Write;
 
 /// Where it was measured.
 #[derive(Debug, Serialize)]
@@ -12,7 +16,8 @@ pub(super) struct Machine {
     pub(super) cpu: String,
     pub(super) arch: &'static str,
     pub(super) os: &'static str,
-    pub(super) physical_cores: usize,
+    /// Physical ones, as far as this process may use them.
+    pub(super) cores: usize,
     /// Bytes.
     pub(super) memory: u64,
 }
@@ -27,108 +32,134 @@ impl Machine {
             system.refresh_memory();
         }
         let cpu = system.as_ref().and_then(|s| Some(s.cpus().first()?.brand().trim().to_owned()));
-        let parallel = |_| std::thread::available_parallelism().map_or(1, usize::from);
+        let parallel = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cpu: cpu.unwrap_or_default(),
             arch: std::env::consts::ARCH,
             os: std::env::consts::OS,
-            physical_cores: sysinfo::System::physical_core_count().unwrap_or_else(parallel),
+            cores: sysinfo::System::physical_core_count().unwrap_or(parallel).min(parallel),
             memory: system.map_or(0, |s| s.total_memory()),
         }
     }
 }
 
-/// Several runs of the same.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub(super) struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-impl Spread {
-    fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut all: Vec<f64> = values.collect();
-        all.sort_by(f64::total_cmp);
-        let at = |i: usize| all.get(i).copied().unwrap_or_default();
-        let n = all.len();
-        let median = if n.is_multiple_of(2) {
-            f64::midpoint(at((n / 2).saturating_sub(1)), at(n / 2))
-        } else {
-            at(n / 2)
-        };
-        Self { median, min: at(0), max: at(n.saturating_sub(1)) }
-    }
-}
-
-/// One model on one backend.
-#[derive(Debug, Serialize)]
+/// One speed of one candidate.
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Row {
-    model: String,
-    backend: String,
-    device: String,
-    /// How the weights are stored.
-    weights: String,
-    prompt_tokens: usize,
-    generated_tokens: usize,
-    batch: usize,
-    /// Prompt tokens per second.
-    prefill: Spread,
-    /// Generated tokens per second, of the whole batch.
-    decode: Spread,
-    peak_memory: u64,
-    /// Operations that a prompt token needs, outside attention.
-    operations_per_token: f64,
-    /// Bytes that a step must read.
-    bytes_per_step: f64,
-    /// Of the peak of arithmetic; of the backend cpu.
-    share_of_arithmetic: Option<f64>,
-    /// Of the rate of reading; of the backend cpu.
-    share_of_bandwidth: Option<f64>,
+    pub(super) model: String,
+    pub(super) backend: String,
+    /// How the weights are held.
+    pub(super) weights: String,
+    pub(super) kind: Kind,
+    /// What is measured, in few words.
+    pub(super) cell: String,
+    pub(super) prompt_tokens: usize,
+    pub(super) generated_tokens: usize,
+    pub(super) batch: usize,
+    /// `None`: the candidate can't run this.
+    pub(super) tokens_per_second: Option<Spread>,
+    /// Tokens per second at the machine's limit, of candidates on the CPU.
+    pub(super) limit: Option<f64>,
+    /// Of the limit.
+    pub(super) share: Option<f64>,
+    /// To the first candidate's speed; `None` for the first.
+    pub(super) ratio: Option<Spread>,
+    /// Bytes; `None` where nobody tells.
+    pub(super) peak_memory: Option<u64>,
 }
 
-impl Row {
-    pub(super) fn new(
-        checkpoint: &Checkpoint,
-        info: &ModelInfo,
-        samples: &[Sample],
-        prompt: usize,
-        generate: usize,
-        batch: usize,
-    ) -> Self {
+/// What the limits need to know of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work {
+    /// Operations of a prompt token, outside attention.
+    operations_per_token: f64,
+    /// Share of the weights that a step does not read.
+    unread: f64,
+}
+
+impl Work {
+    /// `tied`: whether embedding and head are one table.
+    pub(super) fn of(info: &ModelInfo, tied: bool) -> Self {
         let embedding = info.vocab_size as f64 * info.hidden_size as f64;
         let parameters = info.parameters as f64;
-        let tables = if checkpoint.tied { 1.0 } else { 2.0 };
-        // A tied embedding is read as the head; an untied one only by the row.
-        let unread = if checkpoint.tied { 0.0 } else { embedding / parameters.max(1.0) };
-        let context = prompt as f64 + generate as f64 / 2.0;
-        let cache = batch as f64 * context * info.cache_bytes_per_token as f64;
+        let tables = if tied { 1.0 } else { 2.0 };
         Self {
-            model: checkpoint.name.clone(),
-            backend: info.backend.clone(),
-            device: info.device.clone(),
-            weights: info
-                .quantisation
-                .map_or(checkpoint.dtype.clone(), |q| format!("{} bit", q.bits)),
-            prompt_tokens: prompt,
-            generated_tokens: generate,
-            batch,
-            prefill: Spread::of(samples.iter().map(|s| s.prefill)),
-            decode: Spread::of(samples.iter().map(|s| s.decode)),
-            peak_memory: samples.iter().map(|s| s.peak_memory).max().unwrap_or_default(),
             operations_per_token: 2.0 * (parameters - tables * embedding).max(0.0),
-            bytes_per_step: info.weight_bytes as f64 * (1.0 - unread) + cache,
-            share_of_arithmetic: None,
-            share_of_bandwidth: None,
+            // A tied embedding is read as the head; an untied one only by the row.
+            unread: if tied { 0.0 } else { embedding / parameters.max(1.0) },
         }
     }
 
-    fn set_shares(&mut self, limits: &Limits) {
-        if self.backend == "cpu" {
-            let steps = self.decode.median / self.batch as f64;
-            self.share_of_bandwidth = Some(self.bytes_per_step * steps / limits.read.best);
-            self.share_of_arithmetic =
-                Some(self.operations_per_token * self.prefill.median / limits.peak().0);
+    /// Most tokens per second of a cell that the limits allow a candidate.
+    fn limit(&self, cell: Cell, kind: Kind, facts: &Facts, limits: &Limits) -> Option<f64> {
+        let limit = match kind {
+            Kind::Prefill => limits.peak().0 / self.operations_per_token,
+            Kind::Decode => {
+                let batch = cell.batch as f64;
+                let context = cell.prompt as f64 + cell.generate as f64 / 2.0;
+                let cache = batch * context * facts.cache_bytes_per_token as f64;
+                let bytes = facts.weight_bytes as f64 * (1.0 - self.unread) + cache;
+                batch * limits.read.best / bytes
+            }
+        };
+        (facts.on_cpu && limit.is_finite()).then_some(limit)
+    }
+}
+
+/// All samples of one cell, a list for each candidate, in their order.
+#[derive(Debug, Clone)]
+pub(super) struct Measured {
+    pub(super) cell: Cell,
+    /// Empty where a candidate can't run the cell.
+    pub(super) samples: Vec<Vec<Sample>>,
+}
+
+/// All candidates on one model.
+#[derive(Debug, Clone)]
+pub(super) struct Comparison {
+    pub(super) facts: Vec<Facts>,
+    pub(super) work: Work,
+    pub(super) measured: Vec<Measured>,
+}
+
+impl Comparison {
+    /// One row for each speed of each candidate; what is compared stands together.
+    fn rows(&self, limits: &Limits) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for kind in [Kind::Prefill, Kind::Decode] {
+            for measured in self.measured.iter().filter(|m| m.cell.kinds().any(|k| k == kind)) {
+                let indices = 0..self.facts.len();
+                rows.extend(indices.map(|at| self.row(measured, kind, at, limits)));
+            }
+        }
+        rows
+    }
+
+    fn row(&self, measured: &Measured, kind: Kind, at: usize, limits: &Limits) -> Row {
+        let (facts, cell) = (&self.facts[at], measured.cell);
+        let rates =
+            |at: usize| -> Vec<f64> { measured.samples[at].iter().map(|s| s.rate(kind)).collect() };
+        let rates_here = rates(at);
+        let tokens_per_second = Spread::of(rates_here.iter().copied());
+        let limit = self.work.limit(cell, kind, facts, limits);
+        Row {
+            model: facts.model.clone(),
+            backend: facts.backend.clone(),
+            weights: facts.weights.clone(),
+            kind,
+            cell: cell.label(kind),
+            prompt_tokens: cell.prompt,
+            generated_tokens: cell.generate,
+            batch: cell.batch,
+            tokens_per_second,
+            limit,
+            share: tokens_per_second.zip(limit).map(|(speed, limit)| speed.median / limit),
+            ratio: if at == 0 { None } else { Spread::ratio(&rates_here, &rates(0)) },
+            peak_memory: measured.samples[at]
+                .iter()
+                .map(|s| s.peak_memory)
+                .max()
+                .filter(|bytes| *bytes > 0),
         }
     }
 }
@@ -136,159 +167,124 @@ impl Row {
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    machine: Machine,
+    /// Day of the measurement, such as `2026-01-31`.
+    pub(super) date: String,
+    pub(super) machine: Machine,
     /// Measured before the models.
-    before: Limits,
+    pub(super) before: Limits,
     /// Measured after the models.
-    after: Limits,
-    rows: Vec<Row>,
+    pub(super) after: Limits,
+    pub(super) candidates: Vec<Facts>,
+    pub(super) rows: Vec<Row>,
 }
 
 impl Report {
-    /// With the shares of the better of both measurements.
-    pub(super) fn new(machine: Machine, before: Limits, after: Limits, mut rows: Vec<Row>) -> Self {
-        let best = before.max(after);
-        rows.iter_mut().for_each(|row| row.set_shares(&best));
-        Self { machine, before, after, rows }
+    /// The shares are of the better limits of both measurements.
+    pub(super) fn new(
+        date: String,
+        machine: Machine,
+        before: Limits,
+        after: Limits,
+        comparisons: &[Comparison],
+    ) -> Self {
+        let limits = before.max(after);
+        Self {
+            date,
+            machine,
+            before,
+            after,
+            candidates: comparisons.iter().flat_map(|c| c.facts.clone()).collect(),
+            rows: comparisons.iter().flat_map(|c| c.rows(&limits)).collect(),
+        }
     }
 
-    /// One JSON object.
+    /// One JSON object, on one line.
     pub(super) fn json(&self) -> String {
         serde_json::to_string(self).expect("numbers and texts are always JSON")
-    }
-
-    /// Lines for people.
-    pub(super) fn table(&self) -> String {
-        let mut out = String::new();
-        // Writing to a `String` never fails.
-        let _ = self.write(&mut out);
-        out
-    }
-
-    fn write(&self, out: &mut String) -> std::fmt::Result {
-        let m = &self.machine;
-        let gib = (1_u64 << 30) as f64;
-        writeln!(
-            out,
-            "{}, {} {}, {} physical cores, {:.1} GiB; measured with {} threads",
-            m.cpu,
-            m.os,
-            m.arch,
-            m.physical_cores,
-            m.memory as f64 / gib,
-            self.before.threads
-        )?;
-        for (when, limits) in [("before", &self.before), ("after", &self.after)] {
-            write!(
-                out,
-                "limits {when:6}  read {:.1} GB/s (median pass {:.1}), f32 {:.0} GFLOP/s",
-                limits.read.best / 1e9,
-                limits.read.median / 1e9,
-                limits.f32.best / 1e9
-            )?;
-            match limits.bf16 {
-                Some(bf16) => writeln!(out, ", bf16 {:.0} GFLOP/s", bf16.best / 1e9)?,
-                None => writeln!(out)?,
-            }
-        }
-        let peak = self.before.max(self.after).peak().1;
-        writeln!(
-            out,
-            "tokens/s are medians (min-max); shares are of the best read rate and of the {peak} peak\n"
-        )?;
-        let mut lines = vec![
-            [
-                "model",
-                "backend",
-                "weights",
-                "prompt+new x batch",
-                "prefill",
-                "share",
-                "decode",
-                "share",
-                "memory",
-            ]
-            .map(str::to_owned),
-        ];
-        lines.extend(self.rows.iter().map(Row::cells));
-        let width =
-            |column: usize| lines.iter().map(|l| l[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<_> = (0..9).map(width).collect();
-        for line in &lines {
-            let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-            writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
-    }
-}
-
-impl Row {
-    fn cells(&self) -> [String; 9] {
-        let spread = |s: &Spread| format!("{:.1} ({:.1}-{:.1})", s.median, s.min, s.max);
-        let share = |s: Option<f64>| s.map_or("-".to_owned(), |s| format!("{:.0} %", 100.0 * s));
-        [
-            self.model.clone(),
-            self.backend.clone(),
-            self.weights.clone(),
-            format!("{}+{} x {}", self.prompt_tokens, self.generated_tokens, self.batch),
-            spread(&self.prefill),
-            share(self.share_of_arithmetic),
-            spread(&self.decode),
-            share(self.share_of_bandwidth),
-            format!("{:.2} GiB", self.peak_memory as f64 / (1_u64 << 30) as f64),
-        ]
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
-    use crate::limits::Rate;
+    use crate::{bench::grid, limits::Rate};
 
     fn rate(best: f64) -> Rate {
         Rate { best, median: best }
     }
 
-    fn row(tied: bool) -> Row {
-        let checkpoint =
-            Checkpoint { name: "m".into(), dtype: "bfloat16".into(), tied, end_tokens: [].into() };
+    fn facts(backend: &str, on_cpu: bool) -> Facts {
+        Facts {
+            model: "m".into(),
+            backend: backend.into(),
+            device: "d & <e>".into(),
+            weights: "bf16".into(),
+            note: String::new(),
+            weight_bytes: 10_000,
+            cache_bytes_per_token: 2,
+            on_cpu,
+        }
+    }
+
+    fn info() -> ModelInfo {
         let mut info = ModelInfo::default();
-        info.backend = "cpu".to_owned();
-        (info.vocab_size, info.hidden_size) = (100, 10);
-        (info.parameters, info.weight_bytes, info.cache_bytes_per_token) = (5000, 10_000, 2);
-        let sample = Sample { prefill: 10.0, decode: 4.0, peak_memory: 7, ended_early: false };
-        Row::new(&checkpoint, &info, &[sample], 100, 10, 2)
+        (info.vocab_size, info.hidden_size, info.parameters) = (100, 10, 5000);
+        info
+    }
+
+    /// Two backends on the grid, the second half as fast, and a peer that runs nothing.
+    pub(crate) fn report() -> Report {
+        let sample = |rate| Sample {
+            prefill: 10.0 * rate,
+            decode: rate,
+            peak_memory: 7,
+            ended_early: false,
+        };
+        let measured = grid::standard().into_iter().map(|cell| Measured {
+            cell,
+            samples: vec![
+                [4.0, 4.0, 5.0].map(sample).to_vec(),
+                [2.0, 2.0, 2.0].map(sample).to_vec(),
+                Vec::new(),
+            ],
+        });
+        let comparison = Comparison {
+            facts: vec![facts("cpu", true), facts("gpu", false), facts("candle", true)],
+            work: Work::of(&info(), true),
+            measured: measured.collect(),
+        };
+        let machine = Machine { cpu: "c".into(), arch: "a", os: "o", cores: 2, memory: 1 };
+        let before =
+            Limits { threads: 2, read: rate(1000.0), f32: rate(8e4), bf16: Some(rate(64e4)) };
+        let after = Limits { read: rate(100_800.0), ..before };
+        Report::new("2026-01-31".into(), machine, before, after, &[comparison])
     }
 
     #[test]
     fn a_tied_embedding_is_read_once_and_an_untied_one_not() {
-        let (tied, untied) = (row(true), row(false));
-        let cache = 2.0 * 105.0 * 2.0;
-        assert_eq!(
-            (tied.bytes_per_step, untied.bytes_per_step),
-            (10_000.0 + cache, 8_000.0 + cache)
-        );
+        let (tied, untied) = (Work::of(&info(), true), Work::of(&info(), false));
         assert_eq!((tied.operations_per_token, untied.operations_per_token), (8_000.0, 6_000.0));
+        assert_eq!((tied.unread, untied.unread), (0.0, 0.2));
     }
 
     #[test]
-    fn shares_are_of_the_better_limits() {
-        let machine = Machine { cpu: "c".into(), arch: "a", os: "o", physical_cores: 2, memory: 1 };
-        let before =
-            Limits { threads: 2, read: rate(1000.0), f32: rate(8e4), bf16: Some(rate(16e4)) };
-        let after = Limits { read: rate(41_680.0), ..before };
-        let report = Report::new(machine, before, after, vec![row(true)]);
-        assert_eq!(report.rows[0].share_of_bandwidth, Some(0.5));
-        assert_eq!(report.rows[0].share_of_arithmetic, Some(0.5));
-        assert!(report.table().contains("50 %") && report.json().contains("\"backend\":\"cpu\""));
-    }
-
-    #[test]
-    fn medians() {
-        assert_eq!(
-            Spread::of([3.0, 1.0, 2.0].into_iter()),
-            Spread { median: 2.0, min: 1.0, max: 3.0 }
-        );
-        assert_eq!(Spread::of([3.0, 1.0].into_iter()).median, 2.0);
+    fn shares_are_of_the_better_limits_and_ratios_to_the_first() {
+        let report = report();
+        let find = |cell: &str, backend: &str| {
+            report.rows.iter().find(|r| r.cell == cell && r.backend == backend).unwrap()
+        };
+        let prefill = find("prefill 512", "cpu");
+        assert_eq!((prefill.limit, prefill.share), (Some(80.0), Some(0.5)));
+        // Cache: 8 tokens and half of 64, 2 bytes each.
+        assert_eq!(find("decode 64 at 0", "cpu").limit, Some(100_800.0 / 10_080.0));
+        assert_eq!(find("decode 64 at 0 x 4", "cpu").limit, Some(4.0 * 100_800.0 / 10_320.0));
+        let second = find("decode 64 at 0", "gpu");
+        assert_eq!(second.ratio, Some(Spread { median: 0.5, min: 0.4, max: 0.5 }));
+        assert_eq!((second.limit, second.share), (None, None));
+        assert_eq!(find("decode 64 at 0", "cpu").ratio, None);
+        let nothing = find("decode 64 at 0", "candle");
+        assert_eq!((nothing.tokens_per_second, nothing.share, nothing.ratio), (None, None, None));
+        assert_eq!(report.rows.len(), 3 * 7);
+        assert!(report.json().contains(r#""kind":"prefill""#));
     }
 }

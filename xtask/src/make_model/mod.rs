@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use shapes::Shape;
 use std::{fs, path::Path, path::PathBuf};
 use weights::Dtype;
+use xtask::gguf;
 
 pub(crate) use weights::hash;
 
@@ -29,13 +30,22 @@ pub(crate) struct Args {
     /// The same seed gives the same weights
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Also write the same weights to DIR/model-TYPE.gguf, for llama.cpp
+    #[arg(long, value_enum, value_name = "TYPE")]
+    gguf: Option<gguf::Type>,
 }
 
 /// Writes the folder.
 pub(crate) fn run(args: &Args) -> Result {
     make(args).map_err(|e| format!("{}: {e}", args.dir.display()))?;
     eprintln!("wrote {} with random weights to {}", args.shape.name(), args.dir.display());
-    Ok(())
+    match args.gguf {
+        Some(ty) => {
+            let out = args.dir.join(format!("model-{}.gguf", ty.name()));
+            gguf::convert_aloud(&args.dir, &out, ty)
+        }
+        None => Ok(()),
+    }
 }
 
 fn make(args: &Args) -> std::io::Result<()> {
@@ -70,8 +80,15 @@ mod tests {
     fn tiny(dtype: Dtype, seed: u64) -> (tempfile::TempDir, Vec<u8>) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("model");
-        make(&Args { shape: Shape::Tiny, dir: path.clone(), dtype, layers: Some(1), seed })
-            .unwrap();
+        let args = Args {
+            shape: Shape::Tiny,
+            dir: path.clone(),
+            dtype,
+            layers: Some(1),
+            seed,
+            gguf: None,
+        };
+        make(&args).unwrap();
         let bytes = fs::read(path.join("model.safetensors")).unwrap();
         (dir, bytes)
     }

@@ -30,7 +30,7 @@ const OURS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("inference-cli", &["inference"]),
-    ("xtask", &["inference"]),
+    ("xtask", &["inference", "inference-text"]),
 ];
 
 /// May depend on everything: the crate of tests over all of ours.

@@ -15,8 +15,8 @@ mod syntax;
 mod tests;
 
 pub(crate) use marks::Piece;
-pub(crate) use sources::{DEFAULT, MOST_BYTES, MOST_TEMPLATES};
 pub use marks::Rendered;
+pub(crate) use sources::{DEFAULT, MOST_BYTES, MOST_TEMPLATES};
 
 use crate::Tokenizer;
 use environment::Raised;

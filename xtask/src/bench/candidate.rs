@@ -1,0 +1,140 @@
+//! What takes its turns in a run: a model of a backend, or an engine of others.
+
+use super::{
+    checkpoint::Checkpoint,
+    measure::{self, Sample},
+    peer::Peer,
+    prompt::Prompt,
+    source,
+};
+use crate::Result;
+use inference::{GenerateOptions, LoadOptions, TextModel, registry};
+use serde::Serialize;
+use std::{collections::BTreeSet, path::Path};
+
+/// Backends and peers that run on the CPU: they get the threads, and shares of its limits.
+const ON_CPU: [&str; 3] = ["cpu", "llama_cpp", "candle"];
+
+/// What is known of a candidate.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Facts {
+    /// The model's name.
+    pub(super) model: String,
+    /// The backend's name, or the peer's.
+    pub(super) backend: String,
+    /// The device, or the engine's version.
+    pub(super) device: String,
+    /// How the weights are held.
+    pub(super) weights: String,
+    /// What a reader of the figures must know; may be empty.
+    pub(super) note: String,
+    /// Bytes.
+    pub(super) weight_bytes: u64,
+    pub(super) cache_bytes_per_token: u64,
+    pub(super) on_cpu: bool,
+}
+
+/// A loaded model that takes its turns.
+pub(super) struct Candidate {
+    pub(super) facts: Facts,
+    engine: Engine,
+    /// Tokens that may not be generated.
+    banned: BTreeSet<u32>,
+}
+
+enum Engine {
+    Model(Box<dyn TextModel>),
+    Peer(Peer),
+}
+
+/// How candidates are loaded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Loading<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) threads: usize,
+    /// Most tokens of one sequence.
+    pub(super) context_len: usize,
+    /// Most sequences at once.
+    pub(super) batch: usize,
+    /// Bits that the weights are quantised to while loading.
+    pub(super) quantise: Option<u8>,
+}
+
+impl Candidate {
+    /// Loads the files at `path` with a backend of the registry.
+    pub(super) fn of_backend(backend: &str, path: &Path, loading: Loading<'_>) -> Result<Self> {
+        let on_cpu = ON_CPU.contains(&backend);
+        let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
+        options.quantise = loading.quantise;
+        if on_cpu {
+            options = options.threads(loading.threads);
+        }
+        if loading.batch > 1 {
+            options = options.parallel_slots(loading.batch);
+        }
+        let model = registry().load_model(path, &options).map_err(|e| e.to_string())?;
+        let info = model.info();
+        let bits = info.quantisation.map(|q| format!("{} bit", q.bits));
+        let stored = || loading.checkpoint.dtype.clone();
+        let facts = Facts {
+            model: loading.checkpoint.name.clone(),
+            backend: info.backend.clone(),
+            device: info.device.clone(),
+            weights: source::gguf_type(path).or(bits).unwrap_or_else(stored),
+            note: String::new(),
+            weight_bytes: info.weight_bytes,
+            cache_bytes_per_token: info.cache_bytes_per_token,
+            on_cpu,
+        };
+        Ok(Self { facts, engine: Engine::Model(model), banned: BTreeSet::new() })
+    }
+
+    /// Builds a peer and has it load the files at `path`.
+    pub(super) fn of_peer(name: &str, path: &Path, loading: Loading<'_>) -> Result<Self> {
+        let (peer, loaded) = Peer::start(name, path, loading.threads)?;
+        let facts = Facts {
+            model: loading.checkpoint.name.clone(),
+            backend: name.to_owned(),
+            device: loaded.engine,
+            weights: loaded.weights,
+            note: loaded.note,
+            weight_bytes: loaded.weight_bytes,
+            cache_bytes_per_token: loaded.cache_bytes_per_token,
+            on_cpu: ON_CPU.contains(&name),
+        };
+        Ok(Self { facts, engine: Engine::Peer(peer), banned: BTreeSet::new() })
+    }
+
+    /// The model, if it is one of a backend.
+    pub(super) fn model(&self) -> Option<&dyn TextModel> {
+        match &self.engine {
+            Engine::Model(model) => Some(model.as_ref()),
+            Engine::Peer(_) => None,
+        }
+    }
+
+    /// Whether it can run so many prompts at once.
+    pub(super) fn can_batch(&self, batch: usize) -> bool {
+        batch == 1 || matches!(self.engine, Engine::Model(_))
+    }
+
+    /// Bans tokens that end a text from the next run on; false if there was nothing to ban, or all was already.
+    pub(super) fn ban_end_tokens(&mut self, end_tokens: &BTreeSet<u32>) -> bool {
+        let before = self.banned.len();
+        self.banned.extend(end_tokens);
+        self.banned.len() > before
+    }
+
+    /// Runs the prompts at once.
+    pub(super) fn run(&mut self, prompts: &[Prompt], generate: usize) -> Result<Sample> {
+        match (&mut self.engine, prompts) {
+            (Engine::Model(model), _) => {
+                let bans = self.banned.iter().map(|id| (*id, f32::NEG_INFINITY));
+                let options = GenerateOptions::default().max_tokens(generate + 1).logit_bias(bans);
+                measure::run(model.as_ref(), prompts, &options)
+            }
+            (Engine::Peer(peer), [only]) => peer.run(only, generate),
+            (Engine::Peer(_), _) => Err("a peer runs one prompt at a time".to_owned()),
+        }
+    }
+}
