@@ -35,6 +35,9 @@ struct Place {
     live: bool,
 }
 
+/// Tokens of a common beginning that are worth taking over: fewer are met by chance.
+const LEAST_SHARED: usize = 8;
+
 /// What [`Context::new`] needs to know of the cache.
 pub(crate) struct Cells {
     /// Tokens that it holds.
@@ -141,7 +144,7 @@ impl Reuse for Context {
         self.places[slot].live = true;
         let common = |p: &Place| {
             let same = p.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-            same.min(most)
+            Some(same.min(most)).filter(|same| *same >= LEAST_SHARED).unwrap_or_default()
         };
         // Of equals the place itself, where nothing need be copied.
         let best = (0..self.places.len()).max_by_key(|&i| (common(&self.places[i]), i == slot));

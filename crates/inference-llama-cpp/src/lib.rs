@@ -1,9 +1,10 @@
 //! The llama.cpp backend: GGUF files. The arithmetic is llama.cpp's; tokens, templates, samplers, streams and the
 //! scheduling of a batch are ours, so that an option means the same as on every other backend.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod context;
 mod load;
+mod system;
 
 use inference_core::{Availability, Backend, DeviceInfo, Format, LoadOptions, Result, TextModel};
 use llama_cpp_2::{

@@ -4,7 +4,7 @@
 use crate::{
     NAME,
     context::{Cells, Context, Owned},
-    devices, library,
+    devices, library, system,
 };
 use inference_core::{
     CacheDtype, DeviceChoice, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result,
@@ -236,7 +236,7 @@ fn info(
     info.weight_bytes = gguf.weight_bytes();
     info.cache_bytes_per_token = plan.bytes_per_token;
     info.backend = NAME.to_owned();
-    info.device = device.description.trim().to_owned();
+    info.device = format!("{}; llama.cpp: {}", device.description.trim(), system::info());
     Ok(info)
 }
 

@@ -173,7 +173,7 @@ impl Drawing {
             let x = BARS + limit * scale;
             let _ = writeln!(
                 self.out,
-                "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{colour}\" stroke-width=\"2.5\"/>",
+                "<path d=\"M{x:.1} {:.1}V{:.1}\" stroke=\"{MUTED}\" stroke-width=\"2\"/>",
                 top - 1.5,
                 top + BAR + 1.5
             );
@@ -191,7 +191,7 @@ impl Drawing {
         self.y += 34.0;
         let mut text = "Bars are medians with their range.".to_owned();
         if report.rows.iter().any(|r| r.share.is_some()) {
-            text += " A stroke of the bar's colour marks the limit: of arithmetic for prefill, of reading weights and cache for decode.";
+            text += " A grey stroke marks the limit: of arithmetic for prefill, of reading weights and cache for decode.";
         }
         self.text(MARGIN, &text, "font-size=\"11\"", MUTED);
         if report.rows.iter().any(|r| r.ratio.is_some()) {

@@ -6,7 +6,7 @@ use super::{
 };
 
 /// Where `unsafe` may stand: files, or folders that end with `/`.
-const UNSAFE: [&str; 10] = [
+const UNSAFE: [&str; 11] = [
     "crates/inference-engine/src/weights/mapped.rs",
     "crates/inference-cpu/src/device.rs",
     "crates/inference-cpu/src/elementwise.rs",
@@ -14,6 +14,7 @@ const UNSAFE: [&str; 10] = [
     "crates/inference-cpu/src/simd/",
     "crates/inference-cpu/src/linear/",
     "crates/inference-cpu/src/attention/",
+    "crates/inference-llama-cpp/src/system.rs",
     "crates/inference-rocm/src/hip/",
     "crates/inference-cuda/src/driver/",
     "xtask/src/limits.rs",
