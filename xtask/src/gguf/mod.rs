@@ -1,6 +1,6 @@
 //! `cargo xtask to-gguf`: a folder of the Hugging Face Hub as a file for llama.cpp.
 //!
-//! What a file holds is said in [`names`] (tensors), [`metadata`] (the model) and [`tokenizer`]; what llama.cpp computes
+//! What a file holds is said in `names` (tensors), `metadata` (the model) and `tokenizer`; what llama.cpp computes
 //! otherwise than the checkpoint means is refused by name.
 
 mod checkpoint;
