@@ -51,17 +51,7 @@ impl<D: Device> Forward for OnDevice<D> {
     }
 }
 
-impl<D: Device> Reuse for OnDevice<D> {
-    fn reuse(&mut self, _: usize, _: &[u32], _: usize) -> usize {
-        0
-    }
-
-    fn release(&mut self, _: usize) {}
-
-    fn shares(&self) -> bool {
-        false
-    }
-}
+impl<D: Device> Reuse for OnDevice<D> {}
 
 /// Loads the folder `path` onto the device that `open` gives. `open` runs on the model's own thread, where the device
 /// then stays.

@@ -104,32 +104,28 @@ pub enum Flow {
     Done,
 }
 
-/// Finds what a cache already holds of a sequence that is about to run.
+/// Finds what a cache already holds of a sequence that is about to run; by default nothing.
 pub trait Reuse {
     /// Prepares place `slot` for a sequence of `tokens` of which at most `most` may be taken over from others that were
     /// or are in the cache. Gives how many, from the first on, the place now holds.
-    fn reuse(&mut self, slot: usize, tokens: &[u32], most: usize) -> usize;
+    fn reuse(&mut self, _slot: usize, _tokens: &[u32], _most: usize) -> usize {
+        0
+    }
 
     /// The sequence in place `slot` does not run any more; others may still take over what it has left there.
-    fn release(&mut self, slot: usize);
+    fn release(&mut self, _slot: usize) {}
 
     /// Whether waiting for a running sequence's prompt can save computing it again.
-    fn shares(&self) -> bool;
+    fn shares(&self) -> bool {
+        false
+    }
 }
 
 /// A cache in which no sequence finds anything.
 #[derive(Debug, Clone, Copy)]
 pub struct NoReuse;
 
-impl Reuse for NoReuse {
-    fn reuse(&mut self, _: usize, _: &[u32], _: usize) -> usize {
-        0
-    }
-    fn release(&mut self, _: usize) {}
-    fn shares(&self) -> bool {
-        false
-    }
-}
+impl Reuse for NoReuse {}
 
 /// Tokens of a common beginning that are worth waiting for.
 const WORTH_WAITING: usize = 16;
