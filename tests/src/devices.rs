@@ -7,7 +7,7 @@ use inference_engine::{
     device::Device,
     naive::Naive,
     step::{Rotation, Step},
-    weights::{DType, RawTensor},
+    weights::{DType, Matrix, RawTensor},
 };
 
 /// Numbers that look random and are the same in every run, about normal.
@@ -39,10 +39,10 @@ impl Noise {
         (0..n).map(|_| self.number()).collect()
     }
 
-    /// A tensor of `dtype`.
-    pub fn tensor(&mut self, dtype: DType, shape: &[usize]) -> RawTensor {
+    /// A matrix of `dtype`.
+    pub fn matrix(&mut self, dtype: DType, shape: &[usize]) -> Matrix {
         let numbers = self.numbers(shape.iter().product());
-        raw(dtype, shape, &numbers)
+        raw(dtype, shape, &numbers).into()
     }
 }
 
@@ -91,7 +91,8 @@ fn close(what: &str, got: Vec<f32>, want: Vec<f32>, tolerance: f64) {
 /// Puts `data` on a device as `[rows, cols]`, by way of an embedding.
 fn upload<D: Device>(device: &D, data: &[f32], cols: usize) -> D::Tensor {
     let rows = data.len() / cols;
-    let table = device.load_linear(&[raw(DType::F32, &[rows, cols], data)], None).expect("loads");
+    let table =
+        device.load_linear(&[raw(DType::F32, &[rows, cols], data).into()], None).expect("loads");
     let tokens: Vec<u32> = (0..rows as u32).collect();
     let mut step = Step::default();
     step.push(&tokens, 0, rows, &[], 0);
@@ -138,9 +139,9 @@ pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
         for (rows, cols, out) in widths {
             let x = noise.numbers(rows * cols);
             let parts = [
-                noise.tensor(dtype, &[out, cols]),
-                noise.tensor(dtype, &[3, cols]),
-                noise.tensor(dtype, &[out + 3, cols]),
+                noise.matrix(dtype, &[out, cols]),
+                noise.matrix(dtype, &[3, cols]),
+                noise.matrix(dtype, &[out + 3, cols]),
             ];
             let bias = noise.numbers(2 * out + 6);
             for bias in [None, Some(&bias[..])] {
@@ -156,7 +157,7 @@ pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
                     });
                 }
             }
-            let table = noise.tensor(dtype, &[rows + 3, cols]);
+            let table = noise.matrix(dtype, &[rows + 3, cols]);
             both!(format!("embed {dtype:?} [{rows}, {cols}]"), device, 1e-7, |d| {
                 let map = d.load_linear(std::slice::from_ref(&table), None).expect("loads");
                 let step = step(&[(rows, 0, &[], 0)]);
@@ -164,7 +165,7 @@ pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
             });
         }
     }
-    let mixed = [noise.tensor(DType::F32, &[5, 64]), noise.tensor(DType::Bf16, &[6, 64])];
+    let mixed = [noise.matrix(DType::F32, &[5, 64]), noise.matrix(DType::Bf16, &[6, 64])];
     let x = noise.numbers(64 * 3);
     both!("linear of mixed types", device, tolerance.exact, |d| {
         let map = d.load_linear(&mixed, None).expect("loads");
@@ -301,7 +302,7 @@ pub fn check_rows_are_independent<D: Device>(device: &D) {
     for dtype in [DType::F32, DType::F16, DType::Bf16] {
         let (rows, cols, out) = (11, 200, 37);
         let x = noise.numbers(rows * cols);
-        let map = device.load_linear(&[noise.tensor(dtype, &[out, cols])], None).expect("loads");
+        let map = device.load_linear(&[noise.matrix(dtype, &[out, cols])], None).expect("loads");
         let product = |x: &[f32]| {
             device
                 .read(device.linear(&upload(device, x, cols), &map).expect("multiplies"))

@@ -5,7 +5,7 @@ use inference_engine::{
     arch::{Activation, Attention},
     device::{Device, Memory},
     step::{Rotation, Step},
-    weights::RawTensor,
+    weights::Matrix,
 };
 use std::{
     ops::Range,
@@ -92,7 +92,8 @@ impl<D: Device> Device for Spy<D> {
 
     pass_on! {
         fn vector(&self, values: &[f32]) -> Result<D::Tensor>;
-        fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<D::Linear>;
+        fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<D::Linear>;
+        fn is_shared(&self, map: &D::Linear) -> bool;
         fn block_len(&self) -> usize;
         fn block_bytes(&self, layers: &[Attention], dtype: CacheDtype) -> u64;
         fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<D::Cache>;

@@ -14,7 +14,7 @@ use inference_engine::{
     arch::{Activation, Attention},
     device::{Device, Memory},
     step::{Rotation, Step},
-    weights::RawTensor,
+    weights::Matrix,
 };
 use std::{cell::RefCell, ops::Range};
 
@@ -62,7 +62,16 @@ impl Cpu {
         let columns = if gate.is_some() { map.rows() / 2 } else { map.rows() };
         let mut y = self.arena.tensor(x.rows(), columns);
         let scratch = &mut self.scratch.borrow_mut();
-        linear::product(self.level, &self.pool, scratch, &x.data, map, gate, &mut y.data);
+        linear::product(
+            self.level,
+            &self.pool,
+            &self.arena,
+            scratch,
+            &x.data,
+            map,
+            gate,
+            &mut y.data,
+        );
         y
     }
 
@@ -98,8 +107,12 @@ impl Device for Cpu {
         Ok(x)
     }
 
-    fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<Linear> {
+    fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Linear> {
         Ok(Linear::new(parts, bias))
+    }
+
+    fn is_shared(&self, map: &Linear) -> bool {
+        map.is_shared()
     }
 
     fn block_len(&self) -> usize {

@@ -5,7 +5,7 @@ use crate::{
     device::Device,
     families::Names,
     step::{Rotation, Step},
-    weights::{DType, RawTensor, Weights},
+    weights::{Matrix, RawTensor, Weights},
 };
 use inference_core::{Error, Result};
 use std::path::Path;
@@ -60,25 +60,36 @@ impl Source<'_> {
         prefixes.iter().find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
-    /// How the embedding is stored, and so most likely the rest.
-    pub(crate) fn dtype(&self) -> Result<DType> {
-        let name = format!("{}.weight", self.names.embed);
-        let prefix = self.prefix(self.names.prefixes, &name);
-        Ok(self.weights.get(&format!("{prefix}{name}"))?.dtype)
+    /// The embedding: how it is stored, most likely the rest is.
+    pub(crate) fn embedding(&self) -> Result<Matrix> {
+        let name = self.names.embed;
+        let prefix = self.prefix(self.names.prefixes, &format!("{name}.weight"));
+        self.weights.matrix(&format!("{prefix}{name}"))
     }
 
     /// A tensor that must have `shape`.
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<RawTensor> {
         let raw = self.weights.get(name)?;
-        if raw.shape != shape {
-            let reason = format!(
-                "tensor `{name}` has shape {:?}, but the configuration asks for {shape:?}",
-                raw.shape
-            );
-            return Err(Error::file(self.path, reason));
-        }
+        self.check(name, &raw.shape, shape)?;
         (self.progress)(raw.bytes.len() as u64);
         Ok(raw)
+    }
+
+    fn check(&self, name: &str, found: &[usize], wanted: &[usize]) -> Result<()> {
+        if found == wanted {
+            return Ok(());
+        }
+        let reason = format!(
+            "tensor `{name}` has shape {found:?}, but the configuration asks for {wanted:?}"
+        );
+        Err(Error::file(self.path, reason))
+    }
+
+    /// A matrix that must have `shape`.
+    fn matrix(&self, module: &str, shape: &[usize]) -> Result<Matrix> {
+        let matrix = self.weights.matrix(module)?;
+        self.check(&format!("{module}.weight"), matrix.shape(), shape)?;
+        Ok(matrix)
     }
 
     fn norm<D: Device>(&self, device: &D, name: &str, len: usize) -> Result<D::Tensor> {
@@ -105,7 +116,7 @@ impl Source<'_> {
         let mut parts = Vec::new();
         let mut bias = Vec::new();
         for (name, &rows) in names.iter().zip(rows) {
-            parts.push(self.tensor(&format!("{name}.weight"), &[rows, cols])?);
+            parts.push(self.matrix(name, &[rows, cols])?);
             let name = format!("{name}.bias");
             if self.weights.has(&name) {
                 bias.extend(self.tensor(&name, &[rows])?.to_f32());
@@ -115,7 +126,12 @@ impl Source<'_> {
             let reason = format!("some but not all of {} have a bias", names.join(", "));
             return Err(Error::file(self.path, reason));
         }
-        device.load_linear(&parts, (!bias.is_empty()).then_some(&bias[..]))
+        let map = device.load_linear(&parts, (!bias.is_empty()).then_some(&bias[..]))?;
+        (self.progress)(parts.iter().map(Matrix::bytes).sum());
+        if !device.is_shared(&map) {
+            names.iter().for_each(|name| self.weights.release(name));
+        }
+        Ok(map)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     arch::{Activation, Attention},
     step::{Rotation, Step},
-    weights::RawTensor,
+    weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
 use std::ops::Range;
@@ -37,7 +37,10 @@ pub trait Device {
     ///
     /// # Errors
     /// [`Error::Unsupported`](inference_core::Error::Unsupported) for a type it can't compute with; the device's own.
-    fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<Self::Linear>;
+    fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Self::Linear>;
+
+    /// Whether `map` reads the checkpoint's own memory, and no copy of it.
+    fn is_shared(&self, map: &Self::Linear) -> bool;
 
     /// Tokens of a cache block.
     fn block_len(&self) -> usize;

@@ -6,7 +6,7 @@ use crate::{
     decoder::{Decoder, Source},
     device::Device,
     families::{self, Family},
-    weights::{DType, SafeTensors, Weights},
+    weights::{DType, Matrix, SafeTensors, Weights},
 };
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
@@ -109,11 +109,7 @@ fn place<D: Device>(
         progress: &progress,
     };
     let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
-    let dtype = options.cache_dtype.unwrap_or(match source.dtype()? {
-        DType::F32 => CacheDtype::F32,
-        DType::F16 => CacheDtype::F16,
-        DType::Bf16 => CacheDtype::Bf16,
-    });
+    let dtype = options.cache_dtype.map_or_else(|| source.embedding().map(|e| like(&e)), Ok)?;
     let slots = options.parallel_slots.unwrap_or(setup.slots);
     // The caller's limit is for weights and cache; of what the machine has free, something is left for the rest.
     let free = || device.memory().available.saturating_sub(setup.reserve);
@@ -128,6 +124,7 @@ fn place<D: Device>(
     info.vocab_size = architecture.vocab;
     info.layers = architecture.layers.len();
     info.hidden_size = architecture.hidden;
+    info.quantisation = weights.quantisation();
     info.context_len = plan.context_len;
     info.parallel_slots = slots;
     info.parameters = weights.parameters();
@@ -143,6 +140,18 @@ fn place<D: Device>(
         restart_above: architecture.restart_above(),
     };
     Ok(Loaded { forward: OnDevice { device, decoder, cache }, capacity, info })
+}
+
+/// The type of a cache for weights like these: what they lost, the cache needn't keep.
+fn like(weights: &Matrix) -> CacheDtype {
+    match weights {
+        Matrix::Affine(a) if a.scales().dtype == DType::F32 => CacheDtype::F16,
+        other => match other.dtype() {
+            DType::F32 => CacheDtype::F32,
+            DType::F16 => CacheDtype::F16,
+            DType::Bf16 => CacheDtype::Bf16,
+        },
+    }
 }
 
 /// How long a sequence may be and how many blocks the cache has: priced before anything is placed.

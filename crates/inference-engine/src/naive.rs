@@ -4,7 +4,7 @@ use crate::{
     arch::{Activation, Attention},
     device::{Device, Memory},
     step::{Rotation, Step},
-    weights::RawTensor,
+    weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
 use std::ops::Range;
@@ -101,12 +101,16 @@ impl Device for Naive {
         Ok(Mat { cols: values.len(), data: values.to_vec() })
     }
 
-    fn load_linear(&self, parts: &[RawTensor], bias: Option<&[f32]>) -> Result<Linear> {
-        let data = parts.iter().flat_map(RawTensor::to_f32).collect();
+    fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Linear> {
+        let data = parts.iter().flat_map(Matrix::to_f32).collect();
         Ok(Linear {
-            weight: Mat { cols: parts[0].shape[1], data },
+            weight: Mat { cols: parts[0].shape()[1], data },
             bias: bias.map(<[f32]>::to_vec),
         })
+    }
+
+    fn is_shared(&self, _: &Linear) -> bool {
+        false
     }
 
     fn block_len(&self) -> usize {

@@ -1,150 +1,135 @@
-//! Products with weights that stay where they are: row-major, in the mapped file.
-//!
-//! Every output is one dot product along the weight's row, summed in the same order whatever the tile it is computed
-//! in; so a row of the result has the same bits alone, in a batch, and in a chunk of a prompt.
+//! Linear maps: stacks of matrices, each kind with its own kernels.
 
-mod operand;
-mod panel;
-
-pub(crate) use operand::Scratch;
+mod dense;
 
 use crate::{
+    math,
     pool::{Disjoint, Pool},
-    simd::{Element, Kernel, Level, Simd},
+    simd::Level,
+    tensor::Arena,
 };
-use bytes::Bytes;
+use dense::Dense;
 use inference_engine::{
     arch::Activation,
-    weights::{DType, RawTensor},
+    weights::{DType, Matrix, RawTensor},
 };
-use panel::{Panel, TILE_COLUMNS};
+use std::ops::Range;
 
 /// `y = x·Wᵀ + b`
 #[derive(Debug)]
 pub struct Linear {
-    parts: Vec<Part>,
+    /// From the first row to the last, neighbours of one kind together.
+    stacks: Vec<Stack>,
     /// Outputs.
     rows: usize,
     /// Inputs.
     cols: usize,
-    dtype: DType,
     /// `[rows]`
     bias: Option<Vec<f32>>,
 }
 
-/// Some rows of the map, as they lie in the file.
+/// Matrices that one kernel reads as one.
 #[derive(Debug)]
-struct Part {
-    /// The first row's place in the stack.
+enum Stack {
+    Dense(Dense),
+}
+
+impl Stack {
+    fn rows(&self) -> usize {
+        match self {
+            Self::Dense(dense) => dense.rows(),
+        }
+    }
+}
+
+/// Where activations are prepared for products; kept from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    dense: dense::Scratch,
+}
+
+/// Where a product goes: some columns of a matrix.
+#[derive(Clone, Copy)]
+struct Target<'a> {
+    /// `[rows, stride]`
+    out: Disjoint<'a, f32>,
+    stride: usize,
+    /// The first column.
     first: usize,
-    /// `[rows, cols]`
-    bytes: Bytes,
+    /// Added; one for each output of the map.
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Target<'a> {
+    /// Some of the product's columns of a row.
+    ///
+    /// # Safety
+    /// No two parts that are in use at the same time overlap.
+    unsafe fn slice(&self, row: usize, columns: Range<usize>) -> &'a mut [f32] {
+        let at = row * self.stride + self.first;
+        // SAFETY: as the caller's.
+        unsafe { self.out.slice(at + columns.start..at + columns.end) }
+    }
 }
 
 impl Linear {
-    /// The stack of `parts`, whose shapes the decoder has checked. Parts of different types are widened to f32;
-    /// everything else is shared with the file.
-    pub(crate) fn new(parts: &[RawTensor], bias: Option<&[f32]>) -> Self {
-        let same = parts.iter().all(|p| p.dtype == parts[0].dtype);
-        let dtype = if same { parts[0].dtype } else { DType::F32 };
-        let (mut rows, cols) = (0, parts[0].shape[1]);
-        let parts: Vec<_> = parts
+    /// The stack of `parts`, whose shapes the decoder has checked.
+    pub(crate) fn new(parts: &[Matrix], bias: Option<&[f32]>) -> Self {
+        let wide: Vec<_> = parts
             .iter()
-            .map(|p| {
-                let bytes =
-                    if same { p.bytes.clone() } else { Bytes::from_owner(Widened(p.to_f32())) };
-                rows += p.shape[0];
-                Part { first: rows - p.shape[0], bytes }
+            .map(|part| match part {
+                Matrix::Dense(raw) => raw.clone(),
+                Matrix::Affine(affine) => RawTensor {
+                    dtype: DType::F32,
+                    shape: part.shape().to_vec(),
+                    bytes: bytemuck::cast_slice(&affine.to_f32()).to_vec().into(),
+                },
             })
             .collect();
-        Self { parts, rows, cols, dtype, bias: bias.map(<[f32]>::to_vec) }
+        let alike = |a: &RawTensor, b: &RawTensor| a.dtype == b.dtype;
+        let stacks: Vec<_> = wide
+            .chunk_by(alike)
+            .map(|parts| Stack::Dense(Dense::new(&parts.iter().collect::<Vec<_>>())))
+            .collect();
+        let rows = stacks.iter().map(Stack::rows).sum();
+        Self { stacks, rows, cols: parts[0].shape()[1], bias: bias.map(<[f32]>::to_vec) }
     }
 
+    /// Outputs.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
+    /// Inputs.
     pub(crate) fn cols(&self) -> usize {
         self.cols
     }
 
-    /// Where row `row` begins, and how many rows follow it without a gap, itself included.
-    fn row(&self, row: usize) -> (*const u8, usize) {
-        let next = self.parts.partition_point(|p| p.first <= row);
-        let end = self.parts.get(next).map_or(self.rows, |p| p.first);
-        let part = &self.parts[next - 1];
-        let at = (row - part.first) * self.cols * self.dtype.size();
-        (part.bytes[at..].as_ptr(), end - row)
+    /// Whether all of it stays where the checkpoint has it.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.stacks.iter().all(|s| matches!(s, Stack::Dense(_)))
     }
 
     /// Row `row` as `f32`, times `scale`.
-    pub(crate) fn widen_row(&self, level: Level, row: usize, scale: f32, out: &mut [f32]) {
-        assert!(row < self.rows && out.len() == self.cols);
-        level.run(Widen { from: self.row(row).0, dtype: self.dtype, scale, out });
-    }
-}
-
-/// Numbers that own their bytes.
-struct Widened(Vec<f32>);
-
-impl AsRef<[u8]> for Widened {
-    fn as_ref(&self) -> &[u8] {
-        bytemuck::cast_slice(&self.0)
-    }
-}
-
-struct Widen<'a> {
-    /// `out.len()` numbers.
-    from: *const u8,
-    dtype: DType,
-    scale: f32,
-    out: &'a mut [f32],
-}
-
-impl Kernel for Widen<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let (n, scale) = (self.out.len(), self.scale);
-        // SAFETY: `from` has `n` numbers of the type, and so has `out`.
-        unsafe {
-            match self.dtype {
-                DType::F32 => widen::<S, f32>(self.from.cast(), n, scale, self.out),
-                DType::F16 => widen::<S, half::f16>(self.from.cast(), n, scale, self.out),
-                _ => widen::<S, half::bf16>(self.from.cast(), n, scale, self.out),
+    pub(crate) fn widen_row(&self, level: Level, mut row: usize, scale: f32, out: &mut [f32]) {
+        for stack in &self.stacks {
+            if row < stack.rows() {
+                return match stack {
+                    Stack::Dense(dense) => dense.widen_row(level, row, scale, out),
+                };
             }
+            row -= stack.rows();
         }
+        panic!("a map of {} rows has no row {}", self.rows, self.rows + row);
     }
 }
-
-/// # Safety
-/// `from` has `n` numbers, not necessarily aligned, and so has `out`; the machine has the features of `S`.
-#[inline(always)]
-unsafe fn widen<S: Simd, E: Element>(from: *const E, n: usize, scale: f32, out: &mut [f32]) {
-    let whole = n / S::LANES * S::LANES;
-    // SAFETY: the caller vouches for the lengths; the tail is copied to where a whole vector may be read.
-    unsafe {
-        let factor = S::splat(scale);
-        for i in (0..whole).step_by(S::LANES) {
-            S::store(out.as_mut_ptr().add(i), S::mul(E::load::<S>(from.add(i)), factor));
-        }
-        let mut tail = [E::from_f32(0.0); 16];
-        let mut wide = [0.0; 16];
-        for i in whole..n {
-            tail[i - whole] = from.add(i).read_unaligned();
-        }
-        S::store(wide.as_mut_ptr(), S::mul(E::load::<S>(tail.as_ptr()), factor));
-        out[whole..n].copy_from_slice(&wide[..n - whole]);
-    }
-}
-
-/// Bytes of weights that a thread takes at a time: they stay in its second-level cache while all rows pass.
-const PANEL_BYTES: usize = 128 << 10;
 
 /// `x·Wᵀ + b`, `[rows, map.cols] → [rows, map.rows]`; with a `gate`, `gate(left half) ⊙ right half` of that.
+#[expect(clippy::too_many_arguments, reason = "it is what a product depends on")]
 pub(crate) fn product(
     level: Level,
     pool: &Pool,
+    arena: &Arena,
     scratch: &mut Scratch,
     x: &[f32],
     map: &Linear,
@@ -154,13 +139,29 @@ pub(crate) fn product(
     let rows = x.len() / map.cols;
     let columns = if gate.is_some() { map.rows / 2 } else { map.rows };
     assert!(x.len() == rows * map.cols && out.len() == rows * columns);
-    let operand = scratch.operand(level, pool, x, map.cols, map.dtype);
-    // Small panels for few rows, so that the threads end together; a multiple of every tile's width.
-    let bytes = map.cols * map.dtype.size() * if gate.is_some() { 2 } else { 1 };
-    let fair = columns.div_ceil(4 * pool.threads());
-    let panel = (PANEL_BYTES / bytes).min(fair).max(1).next_multiple_of(TILE_COLUMNS);
-    let out = Disjoint::new(out);
-    pool.ranges(columns, panel, |columns| {
-        level.run(Panel { map, operand: &operand, rows, columns, gate, out });
-    });
+    if let (Some(activation), false) = (gate, map.stacks.len() == 1) {
+        // The halves are not of one kind: whole rows first, then the gate.
+        let mut whole = arena.tensor(rows, map.rows);
+        product(level, pool, arena, scratch, x, map, None, &mut whole.data);
+        let whole = &whole.data;
+        pool.rows(out, columns, 1, |rows, out| {
+            for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
+                let (left, right) = whole[row * map.rows..][..map.rows].split_at(columns);
+                out.copy_from_slice(left);
+                math::gate(activation, out, right);
+            }
+        });
+        return;
+    }
+    let (out, mut first) = (Disjoint::new(out), 0);
+    for stack in &map.stacks {
+        let bias = map.bias.as_ref().map(|b| &b[first..first + stack.rows()]);
+        let target = Target { out, stride: columns, first, bias };
+        match stack {
+            Stack::Dense(dense) => {
+                dense::product(level, pool, &mut scratch.dense, x, dense, gate, target);
+            }
+        }
+        first += stack.rows();
+    }
 }

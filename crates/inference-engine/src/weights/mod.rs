@@ -1,14 +1,18 @@
 //! Where parameters come from. Every checkpoint format ends here as named tensors in Hugging Face's layout.
 
+mod affine;
 mod header;
 mod mapped;
 mod safetensors;
 
-pub use self::safetensors::SafeTensors;
+pub use self::{
+    affine::{Affine, Matrix},
+    safetensors::SafeTensors,
+};
 
 use bytes::Bytes;
 use half::{bf16, f16};
-use inference_core::Result;
+use inference_core::{Quantisation, Result};
 
 /// How the numbers of a tensor are stored, little-endian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,20 +63,36 @@ impl RawTensor {
     }
 }
 
-/// A checkpoint's tensors, by the names they have there.
+/// A checkpoint's tensors, by the names they have in Hugging Face's layout.
 pub trait Weights {
-    /// The tensor called `name`.
+    /// The tensor called `name`, of one floating-point number each.
     ///
     /// # Errors
     /// [`Error::MissingTensor`](inference_core::Error::MissingTensor), or `InvalidFile` for a type we can't compute with.
     fn get(&self, name: &str) -> Result<RawTensor>;
 
-    /// Whether there is a tensor called `name`.
+    /// The matrix of `module`: its `weight`, with what belongs to it where it is quantised.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), naming the tensor and the format.
+    fn matrix(&self, module: &str) -> Result<Matrix> {
+        self.get(&format!("{module}.weight")).map(Matrix::Dense)
+    }
+
+    /// Whether there is a tensor called `name`, or, for the `weight` of a module, a matrix in some other form.
     fn has(&self, name: &str) -> bool;
+
+    /// Lets the memory of a module's matrix go, where that can be read again.
+    fn release(&self, module: &str);
 
     /// Bytes of all tensors.
     fn bytes(&self) -> u64;
 
-    /// Numbers in all tensors.
+    /// Numbers in all tensors, those of quantised matrices counted once each.
     fn parameters(&self) -> u64;
+
+    /// How most matrices are quantised; `None`: they are not.
+    fn quantisation(&self) -> Option<Quantisation> {
+        None
+    }
 }

@@ -1,6 +1,6 @@
 //! A folder of safetensors files (<https://github.com/huggingface/safetensors#format>).
 
-use super::{DType, RawTensor, Weights, header, mapped};
+use super::{DType, RawTensor, Weights, header, mapped::Mapped};
 use inference_core::{Error, Result};
 use inference_text::files;
 use serde_json::Value;
@@ -27,6 +27,7 @@ pub struct SafeTensors {
 #[derive(Debug)]
 struct Stored {
     file: Arc<Path>,
+    mapped: Mapped,
     tensor: header::Tensor,
 }
 
@@ -69,12 +70,14 @@ impl SafeTensors {
         let (mut bytes, mut parameters) = (0u64, 0u64);
         for file in files {
             let file: Arc<Path> = file.into();
-            for tensor in header::tensors(&file, &mapped::map(&file)?)? {
+            let mapped = Mapped::open(&file)?;
+            for tensor in header::tensors(&file, mapped.bytes())? {
                 bytes += tensor.bytes.len() as u64;
                 parameters = parameters.saturating_add(tensor.numbers());
                 match tensors.entry(tensor.name.clone()) {
                     Entry::Vacant(free) => {
-                        free.insert(Stored { file: Arc::clone(&file), tensor });
+                        let (file, mapped) = (Arc::clone(&file), mapped.clone());
+                        free.insert(Stored { file, mapped, tensor });
                     }
                     Entry::Occupied(taken) => {
                         let other = taken.get().file.display();
@@ -95,7 +98,7 @@ impl SafeTensors {
 
 impl Weights for SafeTensors {
     fn get(&self, name: &str) -> Result<RawTensor> {
-        let Some(Stored { file, tensor }) = self.tensors.get(name) else {
+        let Some(Stored { file, tensor, .. }) = self.tensors.get(name) else {
             return Err(Error::MissingTensor { name: name.to_owned(), path: self.dir.clone() });
         };
         let dtype = match tensor.dtype.as_str() {
@@ -114,6 +117,12 @@ impl Weights for SafeTensors {
 
     fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    fn release(&self, module: &str) {
+        if let Some(stored) = self.tensors.get(&format!("{module}.weight")) {
+            stored.mapped.release(&stored.tensor.bytes);
+        }
     }
 
     fn bytes(&self) -> u64 {

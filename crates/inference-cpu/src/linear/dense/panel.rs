@@ -2,12 +2,12 @@
 #![expect(clippy::needless_range_loop, reason = "tiles of registers are indexed, all alike")]
 
 use super::{
-    Linear,
+    Dense,
     operand::{Operand, STRIDE},
 };
 use crate::{
+    linear::Target,
     math,
-    pool::Disjoint,
     simd::{Dot, Kernel, Simd},
 };
 use inference_engine::{arch::Activation, weights::DType};
@@ -18,12 +18,12 @@ pub(super) const TILE_COLUMNS: usize = 12;
 
 /// Some columns of a product, for all rows.
 pub(super) struct Panel<'a> {
-    pub(super) map: &'a Linear,
+    pub(super) map: &'a Dense,
     pub(super) operand: &'a Operand<'a>,
     pub(super) rows: usize,
     pub(super) columns: Range<usize>,
     pub(super) gate: Option<Activation>,
-    pub(super) out: Disjoint<'a, f32>,
+    pub(super) target: Target<'a>,
 }
 
 impl Kernel for Panel<'_> {
@@ -72,8 +72,7 @@ impl Panel<'_> {
             let mut write = |row: usize, column: usize, value: f32| up[row * n + column] = value;
             self.tiles::<S, D>(x, stride, half + self.columns.start, n, &mut write);
             for row in 0..self.rows {
-                let at = row * half;
-                let gate = self.out.slice(at + self.columns.start..at + self.columns.end);
+                let gate = self.target.slice(row, self.columns.clone());
                 math::gate(activation, gate, &up[row * n..][..n]);
             }
         }
@@ -83,10 +82,9 @@ impl Panel<'_> {
     /// No other thread writes these columns.
     #[inline(always)]
     unsafe fn put(&self, row: usize, column: usize, value: f32) {
-        let columns = if self.gate.is_some() { self.map.rows / 2 } else { self.map.rows };
-        let at = row * columns + self.columns.start + column;
+        let at = self.columns.start + column;
         // SAFETY: as the caller's.
-        unsafe { self.out.slice(at..at + 1)[0] = value };
+        unsafe { self.target.slice(row, at..at + 1)[0] = value };
     }
 
     /// All rows against `n` rows of the map from `first` on; `write(row, column, value)`, columns from 0.
@@ -185,7 +183,7 @@ impl Panel<'_> {
     ) {
         for (m, sums) in sums.into_iter().enumerate() {
             for (i, sum) in sums.into_iter().enumerate() {
-                let bias = self.map.bias.as_ref().map_or(0.0, |b| b[first + column + i]);
+                let bias = self.target.bias.map_or(0.0, |b| b[first + column + i]);
                 write(row + m, column + i, sum + bias);
             }
         }

@@ -15,7 +15,7 @@ pub(super) enum Operand<'a> {
 
 /// Where operands are prepared; kept from call to call.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(in crate::linear) struct Scratch {
     wide: Vec<f32>,
     narrow: Vec<u16>,
 }
