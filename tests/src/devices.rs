@@ -1,12 +1,11 @@
-//! Every operation of a device against [`Naive`], over shapes that hurt.
+//! Every operation of a device but attention against [`Naive`], over shapes that hurt.
 
 use half::{bf16, f16};
-use inference_core::CacheDtype;
 use inference_engine::{
-    arch::{Activation, Attention, Frequencies, Rope},
+    arch::Activation,
     device::Device,
     naive::Naive,
-    step::{Rotation, Step},
+    step::Step,
     weights::{DType, Matrix, RawTensor},
 };
 
@@ -80,7 +79,7 @@ impl Default for Tolerance {
     }
 }
 
-fn close(what: &str, got: Vec<f32>, want: Vec<f32>, tolerance: f64) {
+pub(crate) fn close(what: &str, got: Vec<f32>, want: Vec<f32>, tolerance: f64) {
     let distance = distance(&got, &want);
     assert!(
         distance <= tolerance,
@@ -89,7 +88,7 @@ fn close(what: &str, got: Vec<f32>, want: Vec<f32>, tolerance: f64) {
 }
 
 /// Puts `data` on a device as `[rows, cols]`, by way of an embedding.
-fn upload<D: Device>(device: &D, data: &[f32], cols: usize) -> D::Tensor {
+pub(crate) fn upload<D: Device>(device: &D, data: &[f32], cols: usize) -> D::Tensor {
     let rows = data.len() / cols;
     let table =
         device.load_linear(&[raw(DType::F32, &[rows, cols], data).into()], None).expect("loads");
@@ -100,7 +99,7 @@ fn upload<D: Device>(device: &D, data: &[f32], cols: usize) -> D::Tensor {
 }
 
 /// A step of spans `(new tokens, tokens before, blocks, wanted rows)`.
-fn step(spans: &[(usize, usize, &[u32], usize)]) -> Step {
+pub(crate) fn step(spans: &[(usize, usize, &[u32], usize)]) -> Step {
     let mut step = Step::default();
     for &(new, past, blocks, wanted) in spans {
         let tokens: Vec<u32> = (0..new as u32).collect();
@@ -144,11 +143,17 @@ pub fn check_operations<D: Device>(device: &D, tolerance: Tolerance) {
                 noise.matrix(dtype, &[out + 3, cols]),
             ];
             let bias = noise.numbers(2 * out + 6);
+            let sum = Noise::new(4).numbers(rows * (2 * out + 6));
             for bias in [None, Some(&bias[..])] {
                 let shape = format!("{dtype:?} [{rows}, {cols}] x [{out}+3+{}]", out + 3);
                 both!(format!("linear {shape}"), device, tolerance, |d| {
                     let map = d.load_linear(&parts, bias).expect("loads");
                     d.linear(&upload(d, &x, cols), &map).expect("multiplies")
+                });
+                both!(format!("linear_add {shape}"), device, tolerance, |d| {
+                    let map = d.load_linear(&parts, bias).expect("loads");
+                    d.linear_add(upload(d, &sum, 2 * out + 6), &upload(d, &x, cols), &map)
+                        .expect("adds")
                 });
                 for activation in [Activation::Silu, Activation::GeluTanh] {
                     both!(format!("linear_gate {activation:?} {shape}"), device, tolerance, |d| {
@@ -201,25 +206,9 @@ fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) {
         both!(format!("softcap {shape}"), device, tolerance, |d| {
             d.softcap(upload(d, &x, cols), 0.7).expect("caps")
         });
-        both!(format!("columns {shape}"), device, 0.0, |d| {
-            d.columns(&upload(d, &x, cols), dim / 2..cols - dim / 2).expect("cuts")
-        });
         for activation in [Activation::Silu, Activation::GeluTanh] {
             both!(format!("gate {activation:?} {shape}"), device, tolerance, |d| {
                 d.gate(&upload(d, &x, cols), activation).expect("gates")
-            });
-        }
-        for dims in [dim, dim / 4 * 2] {
-            let ropes = [500.0, 10_000.0].map(|theta| Rope {
-                frequencies: Frequencies::Fixed(Frequencies::plain(theta, dims)),
-                scale: 1.2,
-            });
-            both!(format!("rope {shape}, {dims} columns"), device, tolerance, |d| {
-                let mut step = Step::default();
-                step.push(&vec![0; rows], 4000, 0, &[], 0);
-                let rotations = ropes.clone().map(|r| Rotation::new(&r, &step));
-                let step = d.begin(&step, &rotations).expect("begins");
-                d.rope(upload(d, &x, cols), 1, dim, &step).expect("rotates")
             });
         }
         if rows >= 3 {
@@ -229,66 +218,6 @@ fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) {
                 d.wanted_rows(&upload(d, &x, cols), &d.begin(&step, &[]).expect("begins"))
                     .expect("gathers")
             });
-        }
-    }
-}
-
-/// Checks attention: ragged batches, chunks, windows, caps, grouped heads, every type of cache.
-///
-/// # Panics
-/// Where the device is further from the reference than the tolerance.
-pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
-    let mut noise = Noise::new(2);
-    let block = device.block_len();
-    for (heads, kv_heads, head_dim) in [(1, 1, 16), (4, 2, 20), (6, 2, 64), (9, 3, 33), (8, 1, 256)]
-    {
-        for (window, softcap) in
-            [(None, None), (Some(1), None), (Some(block + 5), Some(3.0)), (Some(100), None)]
-        {
-            for dtype in [CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16] {
-                let scale = 1.0 / (head_dim as f32).sqrt();
-                let a = Attention { heads, kv_heads, head_dim, scale, window, softcap };
-                let tolerance =
-                    if dtype == CacheDtype::F32 { tolerance.exact } else { tolerance.rounded };
-                // Two sequences in chunks, in blocks out of order; a third joins.
-                let long: Vec<u32> =
-                    (0..(200usize.div_ceil(block)) as u32).map(|b| 2 * b + 1).collect();
-                let short: Vec<u32> =
-                    (0..(200usize.div_ceil(block)) as u32).rev().map(|b| 2 * b).collect();
-                let steps = [
-                    step(&[(70, 0, &long, 0), (3, 0, &short, 0)]),
-                    step(&[(1, 70, &long, 1), (block, 3, &short, 0)]),
-                    step(&[(1, 3 + block, &short, 0), (110, 71, &long, 0)]),
-                ];
-                for (i, _) in steps.iter().enumerate() {
-                    let seed = noise.clone();
-                    let what = format!("attention {a:?} {dtype:?}, step {i}");
-                    both!(what, device, tolerance, |d| {
-                        let mut noise = seed.clone();
-                        let blocks = 2 * 200usize.div_ceil(block) + 2;
-                        let mut cache =
-                            d.cache(&[a.clone(), a.clone()], blocks, dtype).expect("fits");
-                        let mut last = None;
-                        for step in &steps[..=i] {
-                            let rows = step.tokens.len();
-                            let q = noise.numbers(rows * a.q_cols());
-                            let k = noise.numbers(rows * a.kv_cols());
-                            let v = noise.numbers(rows * a.kv_cols());
-                            let (q, k, v) = (
-                                upload(d, &q, a.q_cols()),
-                                upload(d, &k, a.kv_cols()),
-                                upload(d, &v, a.kv_cols()),
-                            );
-                            let step = d.begin(step, &[]).expect("begins");
-                            last = Some(
-                                d.attend(&q, &k, &v, &mut cache, 1, &a, &step).expect("attends"),
-                            );
-                        }
-                        last.expect("there is a step")
-                    });
-                }
-                noise.bits();
-            }
         }
     }
 }

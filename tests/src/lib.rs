@@ -1,5 +1,6 @@
 //! What the tests of devices, families and backends share.
 
+pub mod attention;
 pub mod devices;
 pub mod engines;
 pub mod fixtures;

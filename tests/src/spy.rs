@@ -3,16 +3,13 @@
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
     arch::{Activation, Attention},
-    device::{Device, Memory},
+    device::{Device, Heads, Memory},
     step::{Rotation, Step},
     weights::Matrix,
 };
-use std::{
-    ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::SeqCst},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
 /// What a [`Spy`] has seen and is to do; shared with the test, which is on another thread.
@@ -77,19 +74,6 @@ impl<D: Device> Device for Spy<D> {
         self.inner.begin(step, rotations)
     }
 
-    fn attend(
-        &self,
-        q: &D::Tensor,
-        k: &D::Tensor,
-        v: &D::Tensor,
-        cache: &mut D::Cache,
-        layer: usize,
-        attention: &Attention,
-        step: &D::Step,
-    ) -> Result<D::Tensor> {
-        self.inner.attend(q, k, v, cache, layer, attention, step)
-    }
-
     pass_on! {
         fn vector(&self, values: &[f32]) -> Result<D::Tensor>;
         fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<D::Linear>;
@@ -102,13 +86,14 @@ impl<D: Device> Device for Spy<D> {
         fn embed(&self, table: &D::Linear, scale: f32, step: &D::Step) -> Result<D::Tensor>;
         fn linear(&self, x: &D::Tensor, map: &D::Linear) -> Result<D::Tensor>;
         fn rms_norm(&self, x: &D::Tensor, weight: &D::Tensor, eps: f32) -> Result<D::Tensor>;
-        fn rope(&self, x: D::Tensor, rope: usize, head_dim: usize, step: &D::Step) -> Result<D::Tensor>;
+        fn append(&self, qkv: &D::Tensor, heads: &Heads<'_, D::Tensor>, cache: &mut D::Cache, layer: usize, step: &D::Step) -> Result<D::Tensor>;
+        fn attend(&self, q: &D::Tensor, cache: &D::Cache, layer: usize, attention: &Attention, step: &D::Step) -> Result<D::Tensor>;
         fn gate(&self, x: &D::Tensor, activation: Activation) -> Result<D::Tensor>;
         fn add(&self, x: D::Tensor, y: &D::Tensor) -> Result<D::Tensor>;
         fn softcap(&self, x: D::Tensor, cap: f32) -> Result<D::Tensor>;
-        fn columns(&self, x: &D::Tensor, range: Range<usize>) -> Result<D::Tensor>;
         fn wanted_rows(&self, x: &D::Tensor, step: &D::Step) -> Result<D::Tensor>;
         fn add_norm(&self, x: D::Tensor, y: &D::Tensor, weight: &D::Tensor, eps: f32) -> Result<(D::Tensor, D::Tensor)>;
+        fn linear_add(&self, x: D::Tensor, h: &D::Tensor, map: &D::Linear) -> Result<D::Tensor>;
         fn linear_gate(&self, x: &D::Tensor, map: &D::Linear, activation: Activation) -> Result<D::Tensor>;
     }
 }

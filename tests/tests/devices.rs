@@ -2,8 +2,9 @@
 
 use inference_cpu::{Cpu, Level};
 use inference_engine::naive::Naive;
-use inference_tests::devices::{
-    Tolerance, check_attention, check_operations, check_rows_are_independent,
+use inference_tests::{
+    attention::{check_attention, check_attention_is_independent},
+    devices::{Tolerance, check_operations, check_rows_are_independent},
 };
 
 /// Every level of instructions that this machine has, on one thread and on several.
@@ -28,6 +29,19 @@ fn the_cpu_agrees_on_attention() {
 fn a_row_has_the_same_bits_alone_and_in_a_batch() {
     cpus().for_each(|cpu| check_rows_are_independent(&cpu));
     check_rows_are_independent(&Naive::default());
+}
+
+#[test]
+fn a_tokens_attention_has_the_same_bits_however_it_comes_and_on_any_number_of_threads() {
+    for level in Level::available() {
+        let bits = |threads: usize| {
+            let cpu = Cpu::with_level(threads, level).expect("it is available");
+            check_attention_is_independent(&cpu)
+        };
+        let alone = bits(1);
+        assert!(bits(3) == alone, "{level:?}");
+    }
+    check_attention_is_independent(&Naive::default());
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The CPU as a device of the engine.
 
 use crate::{
-    attention::{self, Cache, Call},
-    elementwise::{Add, Gate, Norm, Rotate, Softcap},
+    attention::{self, Append, Cache, Call, Piece},
+    elementwise::{Add, Gate, Norm, Softcap},
     linear::{self, Linear, Scratch},
     machine,
     pool::{Disjoint, Pool},
@@ -12,7 +12,7 @@ use crate::{
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
     arch::{Activation, Attention},
-    device::{Device, Memory},
+    device::{Device, Heads, Memory},
     step::{Rotation, Step},
     weights::Matrix,
 };
@@ -93,6 +93,7 @@ const GRAIN: usize = 16 << 10;
 pub struct Started {
     step: Step,
     rotations: Vec<Rotation>,
+    pieces: Vec<Piece>,
 }
 
 impl Device for Cpu {
@@ -124,7 +125,8 @@ impl Device for Cpu {
     }
 
     fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<Started> {
-        Ok(Started { step: step.clone(), rotations: rotations.to_vec() })
+        let pieces = attention::pieces(step);
+        Ok(Started { step: step.clone(), rotations: rotations.to_vec(), pieces })
     }
 
     fn read(&self, x: Tensor) -> Result<Vec<f32>> {
@@ -162,27 +164,38 @@ impl Device for Cpu {
         Ok(y)
     }
 
-    fn rope(&self, mut x: Tensor, rope: usize, head_dim: usize, step: &Started) -> Result<Tensor> {
-        let (cols, level) = (x.cols, self.level);
-        let rotation = &step.rotations[rope];
-        self.map_rows(&mut x, |rows, x| {
-            level.run(Rotate { x, cols, head_dim, first: rows.start, rotation });
-        });
-        Ok(x)
+    fn append(
+        &self,
+        qkv: &Tensor,
+        heads: &Heads<'_, Tensor>,
+        cache: &mut Cache,
+        layer: usize,
+        step: &Started,
+    ) -> Result<Tensor> {
+        let mut q = self.arena.tensor(qkv.rows(), heads.attention.q_cols());
+        let append = Append {
+            qkv: &qkv.data,
+            attention: heads.attention,
+            norms: [heads.q_norm, heads.k_norm].map(|norm| norm.map(|t| &t.data[..])),
+            eps: heads.eps,
+            rotation: heads.rope.map(|rope| &step.rotations[rope]),
+            step: &step.step,
+            pieces: &step.pieces,
+        };
+        append.run(self.level, &self.pool, cache, layer, &mut q.data);
+        Ok(q)
     }
 
     fn attend(
         &self,
         q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        cache: &mut Cache,
+        cache: &Cache,
         layer: usize,
         attention: &Attention,
         step: &Started,
     ) -> Result<Tensor> {
         let mut y = self.arena.tensor(q.rows(), q.cols);
-        let call = Call { q: &q.data, k: &k.data, v: &v.data, attention, step: &step.step };
+        let call = Call { q: &q.data, attention, step: &step.step };
         call.run(self.level, &self.pool, cache, layer, &mut y.data);
         Ok(y)
     }
@@ -213,17 +226,6 @@ impl Device for Cpu {
         let level = self.level;
         self.pool.rows(&mut x.data, 1, GRAIN, |_, x| level.run(Softcap { x, cap }));
         Ok(x)
-    }
-
-    fn columns(&self, x: &Tensor, range: Range<usize>) -> Result<Tensor> {
-        let mut y = self.arena.tensor(x.rows(), range.len());
-        let (n, cols, from) = (range.len(), x.cols, &x.data);
-        self.map_rows(&mut y, |rows, out| {
-            for (row, out) in rows.zip(out.chunks_exact_mut(n)) {
-                out.copy_from_slice(&from[row * cols + range.start..][..n]);
-            }
-        });
-        Ok(y)
     }
 
     fn wanted_rows(&self, x: &Tensor, step: &Started) -> Result<Tensor> {

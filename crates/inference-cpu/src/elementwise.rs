@@ -4,7 +4,7 @@ use crate::{
     math,
     simd::{Kernel, Simd},
 };
-use inference_engine::{arch::Activation, step::Rotation};
+use inference_engine::arch::Activation;
 
 /// The RMS norm of every `weight.len()` numbers of `x`.
 pub(crate) struct Norm<'a> {
@@ -20,49 +20,36 @@ impl Kernel for Norm<'_> {
     unsafe fn run<S: Simd>(self) {
         let n = self.weight.len();
         for (x, out) in self.x.chunks_exact(n).zip(self.out.chunks_exact_mut(n)) {
-            // Sixteen sums beside each other, which the compiler makes vectors of.
-            let mut sums = [0.0f32; 16];
-            let parts = x.chunks_exact(16);
-            let rest: f32 = parts.remainder().iter().map(|v| v * v).sum();
-            for part in parts {
-                for (sum, v) in sums.iter_mut().zip(part) {
-                    *sum += v * v;
-                }
-            }
-            let mean = (sums.into_iter().sum::<f32>() + rest) / n as f32;
-            let scale = 1.0 / (mean + self.eps).sqrt();
-            for ((o, v), w) in out.iter_mut().zip(x).zip(self.weight) {
-                *o = v * scale * w;
-            }
+            norm(x, self.weight, self.eps, out);
         }
     }
 }
 
-/// Rotates every head of some rows.
-pub(crate) struct Rotate<'a> {
-    pub(crate) x: &'a mut [f32],
-    pub(crate) cols: usize,
-    pub(crate) head_dim: usize,
-    /// The first row's place in the step.
-    pub(crate) first: usize,
-    pub(crate) rotation: &'a Rotation,
+/// The RMS norm of `x`; all are equally long.
+#[inline(always)]
+pub(crate) fn norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    // Sixteen sums beside each other, which the compiler makes vectors of.
+    let mut sums = [0.0f32; 16];
+    let parts = x.chunks_exact(16);
+    let rest: f32 = parts.remainder().iter().map(|v| v * v).sum();
+    for part in parts {
+        for (sum, v) in sums.iter_mut().zip(part) {
+            *sum += v * v;
+        }
+    }
+    let mean = (sums.into_iter().sum::<f32>() + rest) / x.len() as f32;
+    let scale = 1.0 / (mean + eps).sqrt();
+    for ((o, v), w) in out.iter_mut().zip(x).zip(weight) {
+        *o = v * scale * w;
+    }
 }
 
-impl Kernel for Rotate<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let n = self.rotation.pairs;
-        for (row, x) in self.x.chunks_exact_mut(self.cols).enumerate() {
-            let at = (self.first + row) * n;
-            let (cos, sin) = (&self.rotation.cos[at..][..n], &self.rotation.sin[at..][..n]);
-            for head in x.chunks_exact_mut(self.head_dim) {
-                let (left, right) = head.split_at_mut(n);
-                for (((a, b), cos), sin) in left.iter_mut().zip(right).zip(cos).zip(sin) {
-                    (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
-                }
-            }
-        }
+/// Rotates a head: column `i` with column `i + cos.len()`.
+#[inline(always)]
+pub(crate) fn rotate(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (left, right) = head.split_at_mut(cos.len());
+    for (((a, b), cos), sin) in left.iter_mut().zip(right).zip(cos).zip(sin) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     arch::{Architecture, Layer},
-    device::Device,
+    device::{Device, Heads},
     families::Names,
     step::{Rotation, Step},
     weights::{Matrix, RawTensor, Weights},
@@ -176,64 +176,71 @@ impl<D: Device> Decoder<D> {
         let rotations: Vec<_> = a.ropes.iter().map(|r| Rotation::new(r, step)).collect();
         let step = &device.begin(step, &rotations)?;
         let mut x = device.embed(&self.embed, a.embed_scale, step)?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = self.block(device, i, block, x, cache, step)?;
+        let mut h = device.rms_norm(&x, self.norm_before(0), a.norm_eps)?;
+        for (i, w) in self.blocks.iter().enumerate() {
+            h = self.attention(device, i, w, &h, cache, step)?;
+            if i + 1 == self.blocks.len() {
+                // Only these reach the head; the other rows have left their keys and values, and are done.
+                (x, h) = (device.wanted_rows(&x, step)?, device.wanted_rows(&h, step)?);
+            }
+            (x, h) = self.residual(device, x, &h, &w.out, &w.attn_post_norm, &w.ffn_norm)?;
+            h = device.linear_gate(&h, &w.gate_up, a.activation)?;
+            let next = self.norm_before(i + 1);
+            (x, h) = self.residual(device, x, &h, &w.down, &w.ffn_post_norm, next)?;
         }
-        let x = device.wanted_rows(&x, step)?;
-        let x = device.rms_norm(&x, &self.norm, a.norm_eps)?;
-        let logits = device.linear(&x, self.head.as_ref().unwrap_or(&self.embed))?;
+        let logits = device.linear(&h, self.head.as_ref().unwrap_or(&self.embed))?;
         match a.logit_softcap {
             Some(cap) => device.softcap(logits, cap),
             None => Ok(logits),
         }
     }
 
-    /// One layer: attention and feed-forward, each normed before, and after where there is a post-norm.
-    fn block(
-        &self,
-        device: &D,
-        i: usize,
-        w: &Block<D>,
-        x: D::Tensor,
-        cache: &mut D::Cache,
-        step: &D::Step,
-    ) -> Result<D::Tensor> {
-        let eps = self.architecture.norm_eps;
-
-        let h = device.rms_norm(&x, &w.attn_norm, eps)?;
-        let h = self.attention(device, i, w, &h, cache, step)?;
-        let h = norm_if(device, h, &w.attn_post_norm, eps)?;
-
-        let (x, h) = device.add_norm(x, &h, &w.ffn_norm, eps)?;
-        let h = device.linear_gate(&h, &w.gate_up, self.architecture.activation)?;
-        let h = device.linear(&h, &w.down)?;
-        let h = norm_if(device, h, &w.ffn_post_norm, eps)?;
-        device.add(x, &h)
+    /// The norm of what goes into layer `i`; after the last, into the head.
+    fn norm_before(&self, i: usize) -> &D::Tensor {
+        self.blocks.get(i).map_or(&self.norm, |w| &w.attn_norm)
     }
 
+    /// From what goes into layer `i`, normed, to what its heads give.
     fn attention(
         &self,
         device: &D,
         i: usize,
         w: &Block<D>,
-        x: &D::Tensor,
+        h: &D::Tensor,
         cache: &mut D::Cache,
         step: &D::Step,
     ) -> Result<D::Tensor> {
-        let eps = self.architecture.norm_eps;
         let Layer { attention, rope, .. } = &self.architecture.layers[i];
-        let (nq, nkv) = (attention.q_cols(), attention.kv_cols());
+        let heads = Heads {
+            attention,
+            q_norm: w.q_norm.as_ref(),
+            k_norm: w.k_norm.as_ref(),
+            eps: self.architecture.norm_eps,
+            rope: *rope,
+        };
+        let qkv = device.linear(h, &w.qkv)?;
+        let q = device.append(&qkv, &heads, cache, i, step)?;
+        device.attend(&q, cache, i, attention, step)
+    }
 
-        let qkv = device.linear(x, &w.qkv)?;
-        let mut q = norm_if(device, device.columns(&qkv, 0..nq)?, &w.q_norm, eps)?;
-        let mut k = norm_if(device, device.columns(&qkv, nq..nq + nkv)?, &w.k_norm, eps)?;
-        let v = device.columns(&qkv, nq + nkv..nq + 2 * nkv)?;
-        if let Some(rope) = *rope {
-            q = device.rope(q, rope, attention.head_dim, step)?;
-            k = device.rope(k, rope, attention.head_dim, step)?;
+    /// `x` plus `map` of `h`, which is normed before where there is a post-norm; and the sum, normed for what comes next.
+    fn residual(
+        &self,
+        device: &D,
+        x: D::Tensor,
+        h: &D::Tensor,
+        map: &D::Linear,
+        post_norm: &Option<D::Tensor>,
+        next: &D::Tensor,
+    ) -> Result<(D::Tensor, D::Tensor)> {
+        let eps = self.architecture.norm_eps;
+        if let Some(weight) = post_norm {
+            let h = device.rms_norm(&device.linear(h, map)?, weight, eps)?;
+            return device.add_norm(x, &h, next, eps);
         }
-        let h = device.attend(&q, &k, &v, cache, i, attention, step)?;
-        device.linear(&h, &w.out)
+        let x = device.linear_add(x, h, map)?;
+        let h = device.rms_norm(&x, next, eps)?;
+        Ok((x, h))
     }
 }
 
@@ -265,17 +272,5 @@ impl<D: Device> Block<D> {
             down: source.linear(device, &[name(names.down)], &[hidden], *ffn)?,
             ffn_post_norm: post_norm(names.ffn_post_norm)?,
         })
-    }
-}
-
-fn norm_if<D: Device>(
-    device: &D,
-    x: D::Tensor,
-    weight: &Option<D::Tensor>,
-    eps: f32,
-) -> Result<D::Tensor> {
-    match weight {
-        Some(w) => device.rms_norm(&x, w, eps),
-        None => Ok(x),
     }
 }

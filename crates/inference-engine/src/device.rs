@@ -6,7 +6,6 @@ use crate::{
     weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
-use std::ops::Range;
 
 /// Computes.
 ///
@@ -89,24 +88,24 @@ pub trait Device {
     /// (<https://arxiv.org/abs/1910.07467>).
     fn rms_norm(&self, x: &Self::Tensor, weight: &Self::Tensor, eps: f32) -> Result<Self::Tensor>;
 
-    /// Rotates every head by rotation `rope` of the step; see [`Rope`](crate::arch::Rope).
-    fn rope(
+    /// Readies the queries, keys and values of the step's tokens, `[rows, q_cols + 2 kv_cols]`, for attention: norms the
+    /// heads of queries and keys (as [`rms_norm`](Self::rms_norm)), rotates them (see [`Rope`](crate::arch::Rope)), and
+    /// writes keys and values into the cache of `layer`. Gives the queries, `[rows, q_cols]`.
+    fn append(
         &self,
-        x: Self::Tensor,
-        rope: usize,
-        head_dim: usize,
+        qkv: &Self::Tensor,
+        heads: &Heads<'_, Self::Tensor>,
+        cache: &mut Self::Cache,
+        layer: usize,
         step: &Self::Step,
     ) -> Result<Self::Tensor>;
 
-    /// Writes keys and values `[rows, kv_cols]` into the cache of `layer`, then attends causally:
+    /// Attends causally to what the cache of `layer` holds, the step's own tokens included:
     /// `[rows, q_cols] → [rows, q_cols]`. Paging, window, softcap and grouped heads are inside.
-    #[expect(clippy::too_many_arguments, reason = "it is what attention depends on")]
     fn attend(
         &self,
         q: &Self::Tensor,
-        k: &Self::Tensor,
-        v: &Self::Tensor,
-        cache: &mut Self::Cache,
+        cache: &Self::Cache,
         layer: usize,
         attention: &Attention,
         step: &Self::Step,
@@ -121,10 +120,8 @@ pub trait Device {
     /// `cap · tanh(x / cap)`.
     fn softcap(&self, x: Self::Tensor, cap: f32) -> Result<Self::Tensor>;
 
-    /// Some columns of `x`.
-    fn columns(&self, x: &Self::Tensor, range: Range<usize>) -> Result<Self::Tensor>;
-
-    /// The rows whose logits are wanted; only these reach the head.
+    /// The rows whose logits are wanted, of a matrix with one row per token; only these reach the head. In the middle of
+    /// a prompt there are none, so operations meet matrices without rows.
     fn wanted_rows(&self, x: &Self::Tensor, step: &Self::Step) -> Result<Self::Tensor>;
 
     // Fusions. Each is defined by its body; a device overrides one only to be faster.
@@ -142,6 +139,16 @@ pub trait Device {
         Ok((sum, normed))
     }
 
+    /// `x + (h·Wᵀ + b)`.
+    fn linear_add(
+        &self,
+        x: Self::Tensor,
+        h: &Self::Tensor,
+        map: &Self::Linear,
+    ) -> Result<Self::Tensor> {
+        self.add(x, &self.linear(h, map)?)
+    }
+
     /// `gate(x·Wᵀ + b)`.
     fn linear_gate(
         &self,
@@ -151,6 +158,21 @@ pub trait Device {
     ) -> Result<Self::Tensor> {
         self.gate(&self.linear(x, map)?, activation)
     }
+}
+
+/// What becomes of a layer's heads of queries and keys before they meet; `T` is a device's tensor.
+#[derive(Debug)]
+pub struct Heads<'a, T> {
+    /// How many heads there are, and how wide.
+    pub attention: &'a Attention,
+    /// Weight of the norm of every query head, `[head_dim]`.
+    pub q_norm: Option<&'a T>,
+    /// Weight of the norm of every key head, `[head_dim]`.
+    pub k_norm: Option<&'a T>,
+    /// Added to the mean square in these norms.
+    pub eps: f32,
+    /// Which rotation of the step; `None`: they are not rotated.
+    pub rope: Option<usize>,
 }
 
 /// A device's memory, in bytes.

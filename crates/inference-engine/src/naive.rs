@@ -2,8 +2,8 @@
 
 use crate::{
     arch::{Activation, Attention},
-    device::{Device, Memory},
-    step::{Rotation, Step},
+    device::{Device, Heads, Memory},
+    step::{Rotation, Span, Step},
     weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
@@ -51,6 +51,11 @@ impl Mat {
         &mut self.data[r * self.cols..][..self.cols]
     }
 
+    fn columns(&self, range: Range<usize>) -> Self {
+        let data = (0..self.rows()).flat_map(|r| &self.row(r)[range.clone()]).copied().collect();
+        Self { cols: range.len(), data }
+    }
+
     fn gather(&self, rows: impl Iterator<Item = usize>) -> Self {
         Self { cols: self.cols, data: rows.flat_map(|r| self.row(r).iter().copied()).collect() }
     }
@@ -78,6 +83,29 @@ pub struct Started {
 
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// Rotates every head of `x`, whose rows are those of the step.
+fn rotate(mut x: Mat, head_dim: usize, rotation: &Rotation) -> Mat {
+    let n = rotation.pairs;
+    for r in 0..x.rows() {
+        let (cos, sin) = (&rotation.cos[r * n..][..n], &rotation.sin[r * n..][..n]);
+        for head in x.row_mut(r).chunks_exact_mut(head_dim) {
+            for i in 0..n {
+                let (a, b) = (head[i], head[i + n]);
+                head[i] = a * cos[i] - b * sin[i];
+                head[i + n] = a * sin[i] + b * cos[i];
+            }
+        }
+    }
+    x
+}
+
+impl Naive {
+    /// Where the cache holds the token at `position` of a sequence.
+    fn slot(&self, span: &Span, position: usize) -> usize {
+        span.blocks[position / self.block_len] as usize * self.block_len + position % self.block_len
+    }
 }
 
 /// The activation of one number.
@@ -162,45 +190,52 @@ impl Device for Naive {
         Ok(y)
     }
 
-    fn rope(&self, mut x: Mat, rope: usize, head_dim: usize, step: &Started) -> Result<Mat> {
-        let rotation = &step.rotations[rope];
-        let n = rotation.pairs;
-        for r in 0..x.rows() {
-            let (cos, sin) = (&rotation.cos[r * n..][..n], &rotation.sin[r * n..][..n]);
-            for head in x.row_mut(r).chunks_exact_mut(head_dim) {
-                for i in 0..n {
-                    let (a, b) = (head[i], head[i + n]);
-                    head[i] = a * cos[i] - b * sin[i];
-                    head[i + n] = a * sin[i] + b * cos[i];
-                }
+    fn append(
+        &self,
+        qkv: &Mat,
+        heads: &Heads<'_, Mat>,
+        cache: &mut Cache,
+        layer: usize,
+        step: &Started,
+    ) -> Result<Mat> {
+        let (nq, nkv) = (heads.attention.q_cols(), heads.attention.kv_cols());
+        let turn = |x: Mat, norm: Option<&Mat>| -> Result<Mat> {
+            let x = match norm {
+                Some(weight) => self.rms_norm(&x, weight, heads.eps)?,
+                None => x,
+            };
+            Ok(match heads.rope {
+                Some(rope) => rotate(x, heads.attention.head_dim, &step.rotations[rope]),
+                None => x,
+            })
+        };
+        let q = turn(qkv.columns(0..nq), heads.q_norm)?;
+        let k = turn(qkv.columns(nq..nq + nkv), heads.k_norm)?;
+        let v = qkv.columns(nq + nkv..nq + 2 * nkv);
+        let (keys, values) = &mut cache.0[layer];
+        for span in &step.step.spans {
+            let first = span.context - span.rows.len();
+            for (r, position) in span.rows.clone().zip(first..) {
+                keys.row_mut(self.slot(span, position)).copy_from_slice(k.row(r));
+                values.row_mut(self.slot(span, position)).copy_from_slice(v.row(r));
             }
         }
-        Ok(x)
+        Ok(q)
     }
 
     fn attend(
         &self,
         q: &Mat,
-        k: &Mat,
-        v: &Mat,
-        cache: &mut Cache,
+        cache: &Cache,
         layer: usize,
         attention: &Attention,
         step: &Started,
     ) -> Result<Mat> {
-        let (keys, values) = &mut cache.0[layer];
+        let (keys, values) = &cache.0[layer];
         let d = attention.head_dim;
         let mut y = Mat::zeros(q.rows(), attention.q_cols());
         for span in &step.step.spans {
-            // Where the cache holds the token at position `t`.
-            let slot = |t: usize| {
-                span.blocks[t / self.block_len] as usize * self.block_len + t % self.block_len
-            };
             let first = span.context - span.rows.len();
-            for (r, position) in span.rows.clone().zip(first..) {
-                keys.row_mut(slot(position)).copy_from_slice(k.row(r));
-                values.row_mut(slot(position)).copy_from_slice(v.row(r));
-            }
             for (r, position) in span.rows.clone().zip(first..) {
                 let oldest = attention.window.map_or(0, |w| (position + 1).saturating_sub(w));
                 for h in 0..attention.heads {
@@ -208,7 +243,8 @@ impl Device for Naive {
                     let query = &q.row(r)[h * d..][..d];
                     let mut score: Vec<f32> = (oldest..=position)
                         .map(|t| {
-                            let s = dot(query, &keys.row(slot(t))[shared..][..d]) * attention.scale;
+                            let key = &keys.row(self.slot(span, t))[shared..][..d];
+                            let s = dot(query, key) * attention.scale;
                             attention.softcap.map_or(s, |cap| cap * (s / cap).tanh())
                         })
                         .collect();
@@ -216,7 +252,7 @@ impl Device for Naive {
                     score.iter_mut().for_each(|s| *s = (*s - max).exp());
                     let sum: f32 = score.iter().sum();
                     for (s, t) in score.iter().zip(oldest..) {
-                        let value = &values.row(slot(t))[shared..][..d];
+                        let value = &values.row(self.slot(span, t))[shared..][..d];
                         for (o, v) in y.row_mut(r)[h * d..][..d].iter_mut().zip(value) {
                             *o += s / sum * v;
                         }
@@ -247,11 +283,6 @@ impl Device for Naive {
     fn softcap(&self, mut x: Mat, cap: f32) -> Result<Mat> {
         x.data.iter_mut().for_each(|v| *v = cap * (*v / cap).tanh());
         Ok(x)
-    }
-
-    fn columns(&self, x: &Mat, range: Range<usize>) -> Result<Mat> {
-        let data = (0..x.rows()).flat_map(|r| x.row(r)[range.clone()].iter().copied()).collect();
-        Ok(Mat { cols: range.len(), data })
     }
 
     fn wanted_rows(&self, x: &Mat, step: &Started) -> Result<Mat> {

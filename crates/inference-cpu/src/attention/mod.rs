@@ -2,8 +2,11 @@
 //! sixteen scores; values as they are. The softmax runs along the keys in chunks (<https://arxiv.org/abs/1805.02867>),
 //! whose borders are places in the sequence: what else is in the step changes no bit.
 
+mod append;
 mod block;
 mod tile;
+
+pub(crate) use append::{Append, Piece, pieces};
 
 use crate::{
     pool::{Disjoint, Pool},
@@ -69,25 +72,21 @@ impl Cache {
 pub(crate) struct Call<'a> {
     /// `[rows, q_cols]`
     pub(crate) q: &'a [f32],
-    /// `[rows, kv_cols]`
-    pub(crate) k: &'a [f32],
-    /// `[rows, kv_cols]`
-    pub(crate) v: &'a [f32],
     pub(crate) attention: &'a Attention,
     pub(crate) step: &'a Step,
 }
 
 impl Call<'_> {
-    /// Writes keys and values into the cache of `layer`, then attends: `out` is `[rows, q_cols]`.
+    /// Attends to what the cache of `layer` holds: `out` is `[rows, q_cols]`.
     pub(crate) fn run(
         &self,
         level: Level,
         pool: &Pool,
-        cache: &mut Cache,
+        cache: &Cache,
         layer: usize,
         out: &mut [f32],
     ) {
-        match &mut cache.0[layer] {
+        match &cache.0[layer] {
             Store::F32(k, v) => self.run_on(level, pool, k, v, out),
             Store::F16(k, v) => self.run_on(level, pool, k, v, out),
             Store::Bf16(k, v) => self.run_on(level, pool, k, v, out),
@@ -98,13 +97,10 @@ impl Call<'_> {
         &self,
         level: Level,
         pool: &Pool,
-        keys: &mut [E],
-        values: &mut [E],
+        keys: &[E],
+        values: &[E],
         out: &mut [f32],
     ) {
-        for span in &self.step.spans {
-            self.append(span, keys, values);
-        }
         let a = self.attention;
         let rows_of_tile = (TILE / (a.heads / a.kv_heads)).max(1);
         let tiles: Vec<(&Span, Range<usize>)> = self
@@ -117,32 +113,11 @@ impl Call<'_> {
             })
             .collect();
         let out = Disjoint::new(out);
-        let (keys, values) = (&*keys, &*values);
         // The last tiles of a prompt see the most keys: they go first, so that the threads end together.
         pool.each(tiles.len() * a.kv_heads, |i| {
             let (span, rows) = &tiles[tiles.len() - 1 - i / a.kv_heads];
             let (rows, head) = (rows.clone(), i % a.kv_heads);
             level.run(Tile { call: self, span, rows, head, keys, values, out });
         });
-    }
-
-    /// Writes a span's keys and values to its blocks.
-    fn append<E: Element>(&self, span: &Span, keys: &mut [E], values: &mut [E]) {
-        let (cols, d) = (self.attention.kv_cols(), self.attention.head_dim);
-        let first = span.context - span.rows.len();
-        for (row, position) in span.rows.clone().zip(first..) {
-            let (k, v) = (&self.k[row * cols..][..cols], &self.v[row * cols..][..cols]);
-            let block = span.blocks[position / BLOCK] as usize * cols * BLOCK;
-            let slot = position % BLOCK;
-            for (h, (k, v)) in k.chunks_exact(d).zip(v.chunks_exact(d)).enumerate() {
-                let at = block + h * d * BLOCK;
-                for (key, x) in keys[at + slot..].iter_mut().step_by(BLOCK).zip(k) {
-                    *key = E::from_f32(*x);
-                }
-                for (value, x) in values[at + slot * d..][..d].iter_mut().zip(v) {
-                    *value = E::from_f32(*x);
-                }
-            }
-        }
     }
 }
