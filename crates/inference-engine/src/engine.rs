@@ -6,7 +6,7 @@ use crate::{
     decoder::{Decoder, Source},
     device::Device,
     families::{self, Family},
-    weights::{DType, Matrix, SafeTensors, Weights},
+    weights::{DType, Folder, Matrix, Weights},
 };
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
@@ -80,20 +80,21 @@ pub fn load<D: Device + 'static>(
     end_tokens.extend(tokenizer.end_tokens());
     let (path, options) = (path.to_owned(), options.clone());
     Served::start(Texts { tokenizer, template, end_tokens }, move || {
-        place(&path, &options, &setup, family, architecture, open()?)
+        place(&path, &config, &options, &setup, family, architecture, open()?)
     })
 }
 
 /// The part of loading that runs on the engine's thread.
 fn place<D: Device>(
     path: &Path,
+    config: &Config,
     options: &LoadOptions,
     setup: &Setup,
     family: &Family,
     architecture: Architecture,
     device: D,
 ) -> Result<Loaded<OnDevice<D>>> {
-    let weights = SafeTensors::open(path)?;
+    let weights = Folder::open(path, config)?;
     let (total, done) = (weights.bytes(), Cell::new(0));
     let progress = |bytes: u64| {
         done.set((done.get() + bytes).min(total));

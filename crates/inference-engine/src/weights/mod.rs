@@ -1,12 +1,21 @@
 //! Where parameters come from. Every checkpoint format ends here as named tensors in Hugging Face's layout.
 
 mod affine;
+mod awq;
+mod convert;
+mod folder;
+mod fp8;
+mod gptq;
 mod header;
 mod mapped;
+mod microscaling;
+mod mlx;
+mod packed;
 mod safetensors;
 
 pub use self::{
     affine::{Affine, Matrix},
+    folder::Folder,
     safetensors::SafeTensors,
 };
 
