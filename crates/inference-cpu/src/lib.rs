@@ -45,7 +45,7 @@ impl Backend for CpuBackend {
     }
 
     fn reads(&self, format: Format) -> bool {
-        format == Format::Safetensors
+        matches!(format, Format::Safetensors | Format::Gguf)
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

@@ -5,7 +5,7 @@ use crate::{
     device::{Device, Heads},
     families::Names,
     step::{Rotation, Step},
-    weights::{Matrix, RawTensor, Weights},
+    weights::{DType, Matrix, RawTensor, Weights},
 };
 use inference_core::{Error, Result};
 use std::path::Path;
@@ -60,11 +60,11 @@ impl Source<'_> {
         prefixes.iter().find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
-    /// The embedding: how it is stored, most likely the rest is.
-    pub(crate) fn embedding(&self) -> Result<Matrix> {
+    /// The precision of the embedding, which most likely is that of the rest.
+    pub(crate) fn precision(&self) -> Result<DType> {
         let name = self.names.embed;
         let prefix = self.prefix(self.names.prefixes, &format!("{name}.weight"));
-        self.weights.matrix(&format!("{prefix}{name}"))
+        self.weights.precision(&format!("{prefix}{name}"))
     }
 
     /// A tensor that must have `shape`.

@@ -5,6 +5,7 @@ mod awq;
 mod convert;
 mod folder;
 mod fp8;
+pub(crate) mod gguf;
 mod gptq;
 mod header;
 mod mapped;
@@ -16,6 +17,7 @@ mod safetensors;
 pub use self::{
     affine::{Affine, Matrix},
     folder::Folder,
+    gguf::GgufWeights,
     safetensors::SafeTensors,
 };
 
@@ -86,6 +88,17 @@ pub trait Weights {
     /// As [`get`](Self::get), naming the tensor and the format.
     fn matrix(&self, module: &str) -> Result<Matrix> {
         self.get(&format!("{module}.weight")).map(Matrix::Dense)
+    }
+
+    /// The type in which numbers computed from the matrix of `module` lose nothing that the matrix has kept.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    fn precision(&self, module: &str) -> Result<DType> {
+        Ok(match self.matrix(module)? {
+            Matrix::Affine(a) if a.scales().dtype == DType::F32 => DType::F16,
+            other => other.dtype(),
+        })
     }
 
     /// Whether there is a tensor called `name`, or, for the `weight` of a module, a matrix in some other form.
