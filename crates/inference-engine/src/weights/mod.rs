@@ -3,10 +3,12 @@
 mod affine;
 mod header;
 mod mapped;
+mod quantise;
 mod safetensors;
 
 pub use self::{
     affine::{Affine, Matrix},
+    quantise::quantise,
     safetensors::SafeTensors,
 };
 
