@@ -4,11 +4,13 @@ mod affine;
 mod header;
 mod mapped;
 mod quantise;
+mod quantising;
 mod safetensors;
 
 pub use self::{
     affine::{Affine, Matrix},
     quantise::quantise,
+    quantising::{Planned, Quantising},
     safetensors::SafeTensors,
 };
 
@@ -65,6 +67,17 @@ impl RawTensor {
     }
 }
 
+/// What is known of a matrix before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// `[out, in]`; a damaged file may have anything here.
+    pub shape: Vec<usize>,
+    /// The type of its numbers, or of its scales.
+    pub dtype: DType,
+    /// `None`: it is dense.
+    pub quantisation: Option<Quantisation>,
+}
+
 /// A checkpoint's tensors, by the names they have in Hugging Face's layout.
 pub trait Weights {
     /// The tensor called `name`, of one floating-point number each.
@@ -79,6 +92,14 @@ pub trait Weights {
     /// As [`get`](Self::get), naming the tensor and the format.
     fn matrix(&self, module: &str) -> Result<Matrix> {
         self.get(&format!("{module}.weight")).map(Matrix::Dense)
+    }
+
+    /// What the matrix of `module` is, for those who don't need its numbers yet.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    fn kind(&self, module: &str) -> Result<Kind> {
+        self.matrix(module).map(|matrix| matrix.kind())
     }
 
     /// Whether there is a tensor called `name`, or, for the `weight` of a module, a matrix in some other form.
