@@ -2,7 +2,7 @@
 
 use crate::devices::raw;
 use inference_core::Format;
-use inference_engine::weights::{DType, SafeTensors, Weights};
+use inference_engine::weights::{DType, RawTensor, SafeTensors, Weights};
 use inference_text::gguf::GgmlType;
 use safetensors::{Dtype, tensor::TensorView};
 use serde::Deserialize;
@@ -117,6 +117,24 @@ pub fn golden(name: &str) -> Golden {
 /// # Panics
 /// Where it can't be written, or where a number does change.
 pub fn convert(name: &str, dtype: DType, dir: &Path) {
+    rewrite(name, dtype, dir, |name, from| {
+        let numbers = from.to_f32();
+        let to = raw(dtype, &from.shape, &numbers);
+        assert!(dtype != DType::Bf16 || to.to_f32() == numbers, "{name} is not bf16");
+        to
+    });
+}
+
+/// A copy of the fixture `name` in `dir` whose tensors are what `change` makes of them, by their names, all of `dtype`.
+///
+/// # Panics
+/// Where it can't be written.
+pub fn rewrite(
+    name: &str,
+    dtype: DType,
+    dir: &Path,
+    change: impl Fn(&str, RawTensor) -> RawTensor,
+) {
     for entry in fs::read_dir(path(name)).expect("is readable") {
         let file = entry.expect("is readable").path();
         let keep = file.is_file()
@@ -129,13 +147,7 @@ pub fn convert(name: &str, dtype: DType, dir: &Path) {
     let weights = SafeTensors::open(&path(name)).expect("opens");
     let tensors: Vec<_> = weights
         .names()
-        .map(|n| {
-            let from = weights.get(n).expect("is there");
-            let numbers = from.to_f32();
-            let to = raw(dtype, &from.shape, &numbers);
-            assert!(dtype != DType::Bf16 || to.to_f32() == numbers, "{n} of {name} is not bf16");
-            (n.to_owned(), to)
-        })
+        .map(|n| (n.to_owned(), change(n, weights.get(n).expect("is there"))))
         .collect();
     let as_dtype = match dtype {
         DType::F32 => Dtype::F32,

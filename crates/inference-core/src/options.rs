@@ -262,7 +262,10 @@ pub struct LoadOptions {
     pub progress: Option<ProgressFn>,
     /// Which device. `None`: the backend's first.
     pub device: Option<DeviceChoice>,
-    /// Quantise the weights while loading, to this many bits.
+    /// Quantise the weights while loading, to 2, 3, 4, 5, 6 or 8 bits: MLX's way, in groups of 64 columns, or of 32
+    /// where 64 does not divide them, or not at all where 32 does not. Embedding and head are quantised too.
+    ///
+    /// A checkpoint that is quantised already must have these bits, and stays as it is.
     pub quantise: Option<u8>,
     /// How keys and values are stored. `None`: as the weights are, but never wider than 32 or narrower than 16 bits.
     pub cache_dtype: Option<CacheDtype>,
@@ -311,12 +314,18 @@ impl LoadOptions {
             ));
         }
         match self.quantise {
-            Some(bits) if !(2..=8).contains(&bits) => {
-                Err(Error::option("quantise", format!("{bits} bits; it must be from 2 to 8")))
-            }
-            _ => Ok(()),
+            Some(bits) => possible_bits("quantise", bits),
+            None => Ok(()),
         }
     }
+}
+
+/// Whether weights can have so many bits.
+fn possible_bits(option: &'static str, bits: u8) -> Result<()> {
+    if [2, 3, 4, 5, 6, 8].contains(&bits) {
+        return Ok(());
+    }
+    Err(Error::option(option, format!("{bits} bits; it must be 2, 3, 4, 5, 6 or 8")))
 }
 
 impl fmt::Debug for LoadOptions {

@@ -5,7 +5,7 @@ use crate::{
     device::{Device, Heads},
     families::Names,
     step::{Rotation, Step},
-    weights::{DType, Matrix, RawTensor, Weights},
+    weights::{Matrix, RawTensor, Weights},
 };
 use inference_core::{Error, Result};
 use std::path::Path;
@@ -55,16 +55,38 @@ pub struct Source<'a> {
 
 impl Source<'_> {
     /// Which of `prefixes` makes `name` a tensor of the checkpoint; the first if none does, for the error.
-    fn prefix<'p>(&self, prefixes: &'p [&'p str], name: &str) -> &'p str {
-        let there = |p: &&&str| self.weights.has(&format!("{p}{name}"));
+    fn prefix(&self, prefixes: &[&'static str], name: &str) -> &'static str {
+        let there = |p: &&&'static str| self.weights.has(&format!("{p}{name}"));
         prefixes.iter().find(there).or(prefixes.first()).copied().unwrap_or_default()
     }
 
-    /// The precision of the embedding, which most likely is that of the rest.
-    pub(crate) fn precision(&self) -> Result<DType> {
-        let name = self.names.embed;
-        let prefix = self.prefix(self.names.prefixes, &format!("{name}.weight"));
-        self.weights.precision(&format!("{prefix}{name}"))
+    /// The module of the embedding: how it is stored, most likely the rest is.
+    pub(crate) fn embedding(&self) -> String {
+        format!("{}{}", self.body(), self.names.embed)
+    }
+
+    /// The module of the head, which need not be there.
+    pub(crate) fn head(&self) -> String {
+        format!("{}lm_head", self.prefix(self.names.head, "lm_head.weight"))
+    }
+
+    /// What stands before all names but the head's.
+    fn body(&self) -> &'static str {
+        self.prefix(self.names.prefixes, &format!("{}.weight", self.names.embed))
+    }
+
+    /// The modules whose matrices a decoder of so many layers has: the embedding, the head if there is one, and those
+    /// of the layers. They need not be there.
+    pub(crate) fn modules(&self, layers: usize) -> Vec<String> {
+        let Names { qkv, out, gate_up, down, .. } = self.names;
+        let head = self.head();
+        let mut all = vec![self.embedding()];
+        all.extend(self.weights.has(&format!("{head}.weight")).then_some(head));
+        for i in 0..layers {
+            let of_layer = qkv.iter().chain([out]).chain(*gate_up).chain([down]);
+            all.extend(of_layer.map(|name| format!("{}layers.{i}.{name}", self.body())));
+        }
+        all
     }
 
     /// A tensor that must have `shape`.
@@ -143,11 +165,10 @@ impl<D: Device> Decoder<D> {
     pub fn load(device: &D, architecture: Architecture, source: Source<'_>) -> Result<Self> {
         let Architecture { vocab, hidden, .. } = architecture;
         let names = source.names;
-        let prefix = source.prefix(names.prefixes, &format!("{}.weight", names.embed));
-        let name = |n: &str| vec![format!("{prefix}{n}")];
+        let prefix = source.body();
 
-        let embed = source.linear(device, &name(names.embed), &[vocab], hidden)?;
-        let head = format!("{}lm_head", source.prefix(names.head, "lm_head.weight"));
+        let embed = source.linear(device, &[source.embedding()], &[vocab], hidden)?;
+        let head = source.head();
         let there = source.weights.has(&format!("{head}.weight"));
         let head = (there || architecture.own_head)
             .then(|| source.linear(device, &[head], &[vocab], hidden))
@@ -158,7 +179,7 @@ impl<D: Device> Decoder<D> {
             .enumerate()
             .map(|(i, layer)| Block::load(device, &source, prefix, i, layer, hidden))
             .collect::<Result<_>>()?;
-        let norm = source.norm(device, &name(names.norm)[0], hidden)?;
+        let norm = source.norm(device, &format!("{prefix}{}", names.norm), hidden)?;
         Ok(Self { embed, head, norm, blocks, architecture })
     }
 

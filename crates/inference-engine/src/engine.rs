@@ -3,9 +3,9 @@
 use crate::{
     arch::{Architecture, Attention},
     checkpoint::Checkpoint,
-    decoder::Decoder,
+    decoder::{Decoder, Source},
     device::Device,
-    weights::DType,
+    weights::{DType, Kind, Quantising, Weights},
 };
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
@@ -14,7 +14,7 @@ use inference_text::{
     scheduler::Reuse,
     step::Step,
 };
-use std::{cell::Cell, path::Path};
+use std::{cell::Cell, path::Path, thread};
 
 /// What a backend says of itself and its device.
 #[derive(Debug, Clone)]
@@ -30,6 +30,9 @@ pub struct Setup {
     /// Bytes to leave free for activations, and for others, where the caller sets no limit.
     pub reserve: u64,
 }
+
+/// Columns that share a scale where weights are quantised while they are loaded.
+const GROUP: usize = 64;
 
 /// A checkpoint's decoder on a device, with its cache.
 struct OnDevice<D: Device> {
@@ -64,9 +67,6 @@ pub fn load<D: Device + 'static>(
     open: impl FnOnce() -> Result<D> + Send + 'static,
 ) -> Result<Served> {
     options.validate()?;
-    if options.quantise.is_some() {
-        return Err(Error::unsupported("quantise", setup.backend));
-    }
     if let GpuLayers::Count(_) = options.gpu_layers {
         return Err(Error::unsupported("gpu_layers as a number", setup.backend));
     }
@@ -82,7 +82,11 @@ fn place<D: Device>(
     setup: &Setup,
     device: D,
 ) -> Result<Loaded<OnDevice<D>>> {
-    let weights = checkpoint.weights()?;
+    let stored = checkpoint.weights()?;
+    let source = checkpoint.source(&*stored, &|_| ());
+    let architecture = checkpoint.architecture();
+    let quantising = quantising(options, &source, architecture.layers.len())?;
+    let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
     let (total, done) = (weights.bytes(), Cell::new(0));
     let progress = |bytes: u64| {
         done.set((done.get() + bytes).min(total));
@@ -90,10 +94,10 @@ fn place<D: Device>(
             progress(Progress { done: done.get(), total });
         }
     };
-    let source = checkpoint.source(&*weights, &progress);
-    let architecture = checkpoint.architecture();
+    let source = Source { weights, progress: &progress, ..source };
     let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
-    let dtype = options.cache_dtype.map_or_else(|| source.precision().map(like), Ok)?;
+    let kind = || weights.kind(&source.embedding());
+    let dtype = options.cache_dtype.map_or_else(|| kind().map(|k| like(&k)), Ok)?;
     let slots = options.parallel_slots.unwrap_or(setup.slots);
     // The caller's limit is for weights and cache; of what the machine has free, something is left for the rest.
     let free = || device.memory().available.saturating_sub(setup.reserve);
@@ -125,9 +129,32 @@ fn place<D: Device>(
     Ok(Loaded { forward: OnDevice { device, decoder, cache }, capacity, info })
 }
 
+/// The checkpoint as [`LoadOptions::quantise`] asks for it. `None`: as it is, which may be quantised to these bits.
+fn quantising<'a>(
+    options: &LoadOptions,
+    source: &Source<'a>,
+    layers: usize,
+) -> Result<Option<Quantising<'a>>> {
+    let Some(bits) = options.quantise else { return Ok(None) };
+    match source.weights.quantisation() {
+        None => {}
+        Some(already) if already.bits == bits => return Ok(None),
+        Some(already) => {
+            let reason =
+                format!("{bits} bits; the checkpoint's weights have {} already", already.bits);
+            return Err(Error::option("quantise", reason));
+        }
+    }
+    let modules = source.modules(layers).into_iter().map(|module| (module, bits));
+    let threads = || thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.unwrap_or_else(threads);
+    Quantising::new(source.weights, source.path, modules, GROUP, threads).map(Some)
+}
+
 /// The type of a cache for weights like these: what they lost, the cache needn't keep.
-fn like(precision: DType) -> CacheDtype {
-    match precision {
+fn like(weights: &Kind) -> CacheDtype {
+    match weights.dtype {
+        DType::F32 if weights.quantisation.is_some() => CacheDtype::F16,
         DType::F32 => CacheDtype::F32,
         DType::F16 => CacheDtype::F16,
         DType::Bf16 => CacheDtype::Bf16,

@@ -38,9 +38,9 @@ fn a_load_option_that_can_not_be_honoured_is_an_error() {
         (
             "quantise 9",
             new().quantise(9),
-            ("InvalidOption", &["quantise", "9 bits", "from 2 to 8"]),
+            ("InvalidOption", &["quantise", "9 bits", "2, 3, 4, 5, 6 or 8"]),
         ),
-        ("quantise 4", new().quantise(4), ("Unsupported", &["quantise", "\"cpu\""])),
+        ("quantise 7", new().quantise(7), ("InvalidOption", &["quantise", "7 bits"])),
         (
             "gpu_layers 3",
             new().gpu_layers(GpuLayers::Count(3)),

@@ -3,8 +3,9 @@
 //! It is MLX's form (<https://ml-explore.github.io/mlx/build/html/python/_autosummary/mlx.core.quantize.html>), and
 //! what every other format that is linear in its numbers becomes at the door.
 
-use super::{DType, RawTensor};
+use super::{DType, Kind, RawTensor};
 use bytes::Bytes;
+use inference_core::Quantisation;
 use std::sync::Arc;
 
 /// `w[r, c] = q[r, c] · scales[r, c / group] + biases[r, c / group]`, `[out, in]`.
@@ -190,6 +191,15 @@ impl Matrix {
             Self::Dense(raw) => raw.dtype,
             Self::Affine(affine) => affine.scales.dtype,
         }
+    }
+
+    /// What it is.
+    pub fn kind(&self) -> Kind {
+        let quantisation = match self {
+            Self::Dense(_) => None,
+            Self::Affine(a) => Some(Quantisation { bits: a.bits as u8, group_size: Some(a.group) }),
+        };
+        Kind { shape: self.shape().to_vec(), dtype: self.dtype(), quantisation }
     }
 
     /// Row-major, in the order of the inputs.

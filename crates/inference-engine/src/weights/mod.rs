@@ -12,12 +12,16 @@ mod mapped;
 mod microscaling;
 mod mlx;
 mod packed;
+mod quantise;
+mod quantising;
 mod safetensors;
 
 pub use self::{
     affine::{Affine, Matrix},
     folder::Folder,
     gguf::GgufWeights,
+    quantise::quantise,
+    quantising::{Planned, Quantising},
     safetensors::SafeTensors,
 };
 
@@ -74,6 +78,17 @@ impl RawTensor {
     }
 }
 
+/// What is known of a matrix before it is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kind {
+    /// `[out, in]`; a damaged file may have anything here.
+    pub shape: Vec<usize>,
+    /// The type of its numbers, or of its scales.
+    pub dtype: DType,
+    /// `None`: it is dense.
+    pub quantisation: Option<Quantisation>,
+}
+
 /// A checkpoint's tensors, by the names they have in Hugging Face's layout.
 pub trait Weights {
     /// The tensor called `name`, of one floating-point number each.
@@ -90,15 +105,12 @@ pub trait Weights {
         self.get(&format!("{module}.weight")).map(Matrix::Dense)
     }
 
-    /// The type in which numbers computed from the matrix of `module` lose nothing that the matrix has kept.
+    /// What the matrix of `module` is, for those who don't need its numbers yet.
     ///
     /// # Errors
     /// As [`matrix`](Self::matrix).
-    fn precision(&self, module: &str) -> Result<DType> {
-        Ok(match self.matrix(module)? {
-            Matrix::Affine(a) if a.scales().dtype == DType::F32 => DType::F16,
-            other => other.dtype(),
-        })
+    fn kind(&self, module: &str) -> Result<Kind> {
+        self.matrix(module).map(|matrix| matrix.kind())
     }
 
     /// Whether there is a tensor called `name`, or, for the `weight` of a module, a matrix in some other form.

@@ -8,7 +8,7 @@ mod pack;
 #[cfg(test)]
 mod tests;
 
-use super::{DType, Matrix, RawTensor, Weights, mapped::Mapped};
+use super::{DType, Kind, Matrix, RawTensor, Weights, mapped::Mapped};
 use blocks::Layout;
 use bytes::Bytes;
 use inference_core::{Error, Quantisation, Result};
@@ -133,9 +133,15 @@ impl Weights for GgufWeights {
         affine.map(Matrix::Affine).map_err(|e| Error::file(self.path(stored), wrong(e)))
     }
 
-    fn precision(&self, module: &str) -> Result<DType> {
+    fn kind(&self, module: &str) -> Result<Kind> {
         let stored = self.stored(&format!("{module}.weight"))?;
-        Ok(dtype(stored.ty).unwrap_or(DType::F16))
+        let shape = stored.shape.clone();
+        if let Some(dtype) = dtype(stored.ty) {
+            return Ok(Kind { shape, dtype, quantisation: None });
+        }
+        let bits = stored.ty.quantised_bits().unwrap_or_default();
+        let quantisation = Some(Quantisation { bits, group_size: stored.ty.group_len() });
+        Ok(Kind { shape, dtype: DType::F16, quantisation })
     }
 
     fn has(&self, name: &str) -> bool {
