@@ -34,6 +34,11 @@ pub(super) struct Turned {
 }
 
 impl Turned {
+    /// `None` for heads without pairs.
+    pub(super) fn new(head_dim: usize, rows: usize) -> Option<Self> {
+        (head_dim > 0 && head_dim.is_multiple_of(2)).then_some(Self { head_dim, rows })
+    }
+
     /// Where in the file the checkpoint's row `row` is.
     pub(super) fn row(self, row: usize) -> usize {
         if row >= self.rows {
@@ -104,8 +109,7 @@ impl Places {
             "attn_qkv" => queries + keys,
             _ => return None,
         };
-        let sound = self.head_dim.is_multiple_of(2) && self.head_dim > 0;
-        (self.dialect.interleaved && sound).then_some(Turned { head_dim: self.head_dim, rows })
+        Turned::new(self.head_dim, rows).filter(|_| self.dialect.interleaved)
     }
 }
 
