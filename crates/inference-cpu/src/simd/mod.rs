@@ -4,6 +4,9 @@
 //! a row's result has the same bits whatever else is computed beside it.
 
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code, reason = "the products that use it follow")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
