@@ -6,6 +6,7 @@ mod elementwise;
 mod linear;
 mod machine;
 mod math;
+mod memory;
 mod pool;
 mod simd;
 mod tensor;
