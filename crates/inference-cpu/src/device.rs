@@ -3,7 +3,7 @@
 use crate::{
     attention::{self, Append, Cache, Call, Piece},
     elementwise::{Add, Gate, Norm, Softcap},
-    linear::{self, Linear, Scratch},
+    linear::{Finish, Linear, Product, Scratch},
     machine,
     pool::{Disjoint, Pool},
     simd::Level,
@@ -24,6 +24,7 @@ pub struct Cpu {
     pool: Pool,
     arena: Arena,
     scratch: RefCell<Scratch>,
+    exact: bool,
 }
 
 impl Cpu {
@@ -45,7 +46,15 @@ impl Cpu {
         }
         let failed = |e| Error::Device { reason: format!("no thread could be started: {e}") };
         let pool = Pool::new(threads).map_err(failed)?;
-        Ok(Self { level, pool, arena: Arena::default(), scratch: RefCell::default() })
+        Ok(Self { level, pool, arena: Arena::default(), scratch: RefCell::default(), exact: false })
+    }
+
+    /// The same device, which multiplies activations as they are if `exact`, and does not round them for weights of few
+    /// bits. It is slower.
+    #[must_use]
+    pub fn exact_activations(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
     }
 
     /// How many rows of `cols` numbers are worth a thread's while.
@@ -58,21 +67,17 @@ impl Cpu {
         self.pool.rows(&mut x.data, cols, Self::grain(cols), map);
     }
 
-    fn product(&self, x: &Tensor, map: &Linear, gate: Option<Activation>) -> Tensor {
-        let columns = if gate.is_some() { map.rows() / 2 } else { map.rows() };
-        let mut y = self.arena.tensor(x.rows(), columns);
-        let scratch = &mut self.scratch.borrow_mut();
-        linear::product(
-            self.level,
-            &self.pool,
-            &self.arena,
-            scratch,
-            &x.data,
+    fn product(&self, x: &Tensor, map: &Linear, finish: Finish, y: &mut Tensor) {
+        let product = Product {
+            level: self.level,
+            pool: &self.pool,
+            arena: &self.arena,
+            exact: self.exact,
+            x: &x.data,
             map,
-            gate,
-            &mut y.data,
-        );
-        y
+            finish,
+        };
+        product.run(&mut self.scratch.borrow_mut(), &mut y.data);
     }
 
     /// Some rows of `x`, in this order.
@@ -150,7 +155,9 @@ impl Device for Cpu {
     }
 
     fn linear(&self, x: &Tensor, map: &Linear) -> Result<Tensor> {
-        Ok(self.product(x, map, None))
+        let mut y = self.arena.tensor(x.rows(), map.rows());
+        self.product(x, map, Finish::Store, &mut y);
+        Ok(y)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
@@ -254,6 +261,13 @@ impl Device for Cpu {
     }
 
     fn linear_gate(&self, x: &Tensor, map: &Linear, activation: Activation) -> Result<Tensor> {
-        Ok(self.product(x, map, Some(activation)))
+        let mut y = self.arena.tensor(x.rows(), map.rows() / 2);
+        self.product(x, map, Finish::Gate(activation), &mut y);
+        Ok(y)
+    }
+
+    fn linear_add(&self, mut x: Tensor, h: &Tensor, map: &Linear) -> Result<Tensor> {
+        self.product(h, map, Finish::Add, &mut x);
+        Ok(x)
     }
 }

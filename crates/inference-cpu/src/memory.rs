@@ -32,9 +32,7 @@ impl Memory {
 /// Asks for large pages. An error means only that there are none.
 #[cfg(target_os = "linux")]
 fn advise(map: &MmapMut) {
-    if std::env::var_os("NOHUGE").is_none() {
     let _ = map.advise(memmap2::Advice::HugePage);
-    }
 }
 
 #[cfg(not(target_os = "linux"))]

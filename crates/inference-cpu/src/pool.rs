@@ -35,6 +35,8 @@ struct Shared {
     job: Padded<AtomicPtr<()>>,
     /// Which workers sleep.
     asleep: Vec<AtomicBool>,
+    /// For each thread, the first of its parts that nobody has taken.
+    next: Vec<Padded<AtomicUsize>>,
     stop: AtomicBool,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
@@ -52,7 +54,8 @@ impl Pool {
     pub(crate) fn new(threads: usize) -> std::io::Result<Self> {
         let workers = threads.max(1) - 1;
         let asleep = (0..workers).map(|_| AtomicBool::default()).collect();
-        let shared = Arc::new(Shared { asleep, ..Shared::default() });
+        let next = (0..=workers).map(|_| Padded::default()).collect();
+        let shared = Arc::new(Shared { asleep, next, ..Shared::default() });
         let mut pool = Self { shared, workers: Vec::new(), running: Cell::new(false) };
         for i in 0..workers {
             let shared = pool.shared.clone();
@@ -95,19 +98,26 @@ impl Pool {
         }
     }
 
-    /// Calls `part` for every index below `parts`, spread over the threads as they become free.
+    /// Calls `part` for every index below `parts`. Each thread has neighbours of its own, in order, and in every call
+    /// the same; who is done with them helps the others.
     pub(crate) fn each(&self, parts: usize, part: impl Fn(usize) + Sync) {
         if parts <= 1 || self.workers.is_empty() {
             return (0..parts).for_each(part);
         }
-        let next = Padded(AtomicUsize::new(0));
-        self.run(&|_| {
-            loop {
-                let i = next.0.fetch_add(1, Relaxed);
-                if i >= parts {
-                    return;
+        let (next, threads) = (&self.shared.next, self.threads());
+        let begin = |thread: usize| parts / threads * thread + (parts % threads).min(thread);
+        for (thread, next) in next.iter().enumerate() {
+            next.0.store(begin(thread), Relaxed);
+        }
+        self.run(&|own| {
+            for thread in (own..threads).chain(0..own) {
+                loop {
+                    let i = next[thread].0.fetch_add(1, Relaxed);
+                    if i >= begin(thread + 1) {
+                        break;
+                    }
+                    part(i);
                 }
-                part(i);
             }
         });
     }

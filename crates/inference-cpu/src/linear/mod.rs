@@ -12,10 +12,7 @@ use crate::{
 use affine::Affine;
 use dense::Dense;
 use inference_core::Result;
-use inference_engine::{
-    arch::Activation,
-    weights::Matrix,
-};
+use inference_engine::{arch::Activation, weights::Matrix};
 use std::ops::Range;
 
 /// `y = x·Wᵀ + b`
@@ -146,48 +143,96 @@ impl Linear {
     }
 }
 
-/// `x·Wᵀ + b`, `[rows, map.cols] → [rows, map.rows]`; with a `gate`, `gate(left half) ⊙ right half` of that.
-#[expect(clippy::too_many_arguments, reason = "it is what a product depends on")]
-pub(crate) fn product(
-    level: Level,
-    pool: &Pool,
-    arena: &Arena,
-    scratch: &mut Scratch,
-    x: &[f32],
-    map: &Linear,
-    gate: Option<Activation>,
-    out: &mut [f32],
-) {
-    let rows = x.len() / map.cols;
-    let columns = if gate.is_some() { map.rows / 2 } else { map.rows };
-    assert!(x.len() == rows * map.cols && out.len() == rows * columns);
-    let in_one = map.stacks.len() == 1 && map.stacks[0].has_halves();
-    if let (Some(activation), false) = (gate, in_one) {
-        // The halves are not alike: whole rows first, then the gate.
-        let mut whole = arena.tensor(rows, map.rows);
-        product(level, pool, arena, scratch, x, map, None, &mut whole.data);
-        let whole = &whole.data;
-        pool.rows(out, columns, 1, |rows, out| {
+/// What follows a product.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Finish {
+    /// Nothing: it is the result.
+    Store,
+    /// `activation(left half) ⊙ right half` is the result.
+    Gate(Activation),
+    /// The result, which holds numbers already, becomes the sum of both.
+    Add,
+}
+
+impl Finish {
+    /// Columns of the result of a map with `rows` outputs.
+    pub(crate) fn columns(self, rows: usize) -> usize {
+        if matches!(self, Self::Gate(_)) { rows / 2 } else { rows }
+    }
+}
+
+/// `x·Wᵀ + b`, `[rows, map.cols] → [rows, map.rows]`, and what follows.
+#[derive(Clone, Copy)]
+pub(crate) struct Product<'a> {
+    pub(crate) level: Level,
+    pub(crate) pool: &'a Pool,
+    pub(crate) arena: &'a Arena,
+    /// Whether activations are multiplied as they are, whatever the weights.
+    pub(crate) exact: bool,
+    /// `[rows, map.cols]`
+    pub(crate) x: &'a [f32],
+    pub(crate) map: &'a Linear,
+    pub(crate) finish: Finish,
+}
+
+impl Product<'_> {
+    pub(crate) fn run(&self, scratch: &mut Scratch, out: &mut [f32]) {
+        let Self { level, pool, x, map, finish, .. } = *self;
+        let rows = x.len() / map.cols;
+        let columns = finish.columns(map.rows);
+        assert!(x.len() == rows * map.cols && out.len() == rows * columns);
+        if rows == 0 {
+            return;
+        }
+        let together = match finish {
+            Finish::Store => true,
+            Finish::Gate(_) => map.stacks.len() == 1 && map.stacks[0].has_halves(),
+            Finish::Add => map.stacks.iter().all(|s| matches!(s, Stack::Affine(_))),
+        };
+        if !together {
+            return self.run_apart(scratch, out);
+        }
+        let (out, mut first) = (Disjoint::new(out), 0);
+        for stack in &map.stacks {
+            let bias = map.bias.as_ref().map(|b| &b[first..first + stack.rows()]);
+            let target = Target { out, stride: columns, first, bias };
+            match stack {
+                Stack::Dense(dense) => {
+                    let gate = match finish {
+                        Finish::Gate(activation) => Some(activation),
+                        _ => None,
+                    };
+                    let level = if self.exact { level.without_rounding() } else { level };
+                    dense::product(level, pool, &mut scratch.dense, x, dense, gate, target);
+                }
+                Stack::Affine(affine) => {
+                    let product = affine::Product { level, pool, x, map: affine, finish, target };
+                    product.run(&mut scratch.affine, self.exact);
+                }
+            }
+            first += stack.rows();
+        }
+    }
+
+    /// The product first, and then what follows it.
+    fn run_apart(&self, scratch: &mut Scratch, out: &mut [f32]) {
+        let n = self.map.rows;
+        let mut whole = self.arena.tensor(self.x.len() / self.map.cols, n);
+        Product { finish: Finish::Store, ..*self }.run(scratch, &mut whole.data);
+        let (whole, finish, columns) = (&whole.data, self.finish, self.finish.columns(n));
+        self.pool.rows(out, columns, 1, |rows, out| {
             for (row, out) in rows.zip(out.chunks_exact_mut(columns)) {
-                let (left, right) = whole[row * map.rows..][..map.rows].split_at(columns);
-                out.copy_from_slice(left);
-                math::gate(activation, out, right);
+                let whole = &whole[row * n..][..n];
+                match finish {
+                    Finish::Store => out.copy_from_slice(whole),
+                    Finish::Gate(activation) => {
+                        let (left, right) = whole.split_at(columns);
+                        out.copy_from_slice(left);
+                        math::gate(activation, out, right);
+                    }
+                    Finish::Add => out.iter_mut().zip(whole).for_each(|(out, y)| *out += y),
+                }
             }
         });
-        return;
-    }
-    let (out, mut first) = (Disjoint::new(out), 0);
-    for stack in &map.stacks {
-        let bias = map.bias.as_ref().map(|b| &b[first..first + stack.rows()]);
-        let target = Target { out, stride: columns, first, bias };
-        match stack {
-            Stack::Dense(dense) => {
-                dense::product(level, pool, &mut scratch.dense, x, dense, gate, target);
-            }
-            Stack::Affine(affine) => {
-                affine::product(level, pool, &mut scratch.affine, x, affine, gate, target);
-            }
-        }
-        first += stack.rows();
     }
 }

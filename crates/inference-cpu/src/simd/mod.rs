@@ -81,6 +81,11 @@ impl Level {
         Self::available()[0]
     }
 
+    /// The same, or the next where products don't round activations.
+    pub(crate) fn without_rounding(self) -> Self {
+        if self == Self::Avx512Bf16 { Self::Avx512Vnni } else { self }
+    }
+
     /// Runs `kernel` compiled for this level.
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self {

@@ -2,7 +2,6 @@
 #![expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
 
 use super::{
-    finish::Output,
     layout::{CHUNK, QUADS},
     operand::{Operand, Rows},
     pack::Packed,
@@ -10,95 +9,94 @@ use super::{
 };
 use crate::simd::{Columns, LINE};
 
-/// Most rows.
+/// Most rows, at any level.
 pub(super) const ROWS: usize = 8;
 
 /// How far ahead the stream of weights is fetched, bytes.
-const AHEAD: usize = 2048;
+const AHEAD: usize = 4096;
 
-/// One tile for all `rows`, at most [`ROWS`].
+/// Most rows whose sums stay in registers.
+pub(super) fn most_rows<C: Columns>() -> usize {
+    if C::WIDE { ROWS } else { 2 }
+}
+
+/// The sums of one tile for all `rows`, at most [`most_rows`]; to `out`, `[rows, stride]`.
 ///
 /// # Safety
-/// The machine has the features of `C`; the operand is one of this matrix, with `rows` rows; nobody else computes this
-/// tile.
+/// The machine has the features of `C`; the operand is one of this matrix, with `rows` rows; `out` has room.
 #[inline(always)]
 pub(super) unsafe fn tile<C: Columns>(
     packed: &Packed,
     tile: usize,
     operand: &Operand,
     rows: usize,
-    output: &Output<'_>,
+    out: *mut f32,
+    stride: usize,
 ) {
+    let x = operand.rows(0);
     // SAFETY: as the caller's.
     unsafe {
-        match packed.layout.bits {
-            2 => of::<C, 2>(packed, tile, operand, rows, output),
-            3 => of::<C, 3>(packed, tile, operand, rows, output),
-            4 => of::<C, 4>(packed, tile, operand, rows, output),
-            5 => of::<C, 5>(packed, tile, operand, rows, output),
-            6 => of::<C, 6>(packed, tile, operand, rows, output),
-            _ => of::<C, 8>(packed, tile, operand, rows, output),
+        let tile = packed.tile(tile);
+        if rows == 1 {
+            let [sums] = match packed.layout.bits {
+                4 => sums::<C, false, 4, 1, 4>(packed, tile, x),
+                8 if C::SPLITS => sums::<C, true, 8, 1, 4>(packed, tile, x),
+                8 => sums::<C, false, 8, 1, 4>(packed, tile, x),
+                _ => sums::<C, false, 0, 1, 4>(packed, tile, x),
+            };
+            C::store_f32(out, sums);
+        } else if C::SPLITS && packed.layout.bits == 8 {
+            some::<C, true>(packed, tile, x, rows, out, stride);
+        } else {
+            some::<C, false>(packed, tile, x, rows, out, stride);
         }
     }
 }
 
-/// # Safety
-/// As [`tile`].
-#[inline(always)]
-unsafe fn of<C: Columns, const BITS: usize>(
-    packed: &Packed,
-    tile: usize,
-    operand: &Operand,
-    rows: usize,
-    output: &Output<'_>,
-) {
-    // SAFETY: as the caller's; an operand has memory for more rows than it has, and those are not written.
-    unsafe {
-        match rows {
-            1 => rows_of::<C, BITS, 1, 4>(packed, tile, operand, rows, output),
-            2 => rows_of::<C, BITS, 2, 2>(packed, tile, operand, rows, output),
-            3 | 4 => rows_of::<C, BITS, 4, 2>(packed, tile, operand, rows, output),
-            _ => rows_of::<C, BITS, 8, 1>(packed, tile, operand, rows, output),
-        }
-    }
-}
-
-/// `M` rows, of which the first `rows` are written.
+/// Two rows or more.
 ///
 /// # Safety
 /// As [`tile`].
 #[inline(always)]
-unsafe fn rows_of<C: Columns, const BITS: usize, const M: usize, const A: usize>(
+unsafe fn some<C: Columns, const EIGHT: bool>(
     packed: &Packed,
-    tile: usize,
-    operand: &Operand,
+    tile: *const u8,
+    x: Rows,
     rows: usize,
-    output: &Output<'_>,
+    out: *mut f32,
+    stride: usize,
 ) {
-    // SAFETY: as the caller's.
+    // SAFETY: as the caller's; an operand has memory for more rows than it has.
     unsafe {
-        let sums = sums::<C, BITS, M, A>(packed, tile, operand.rows(0));
-        for m in 0..M {
-            if m < rows {
-                output.write::<C>(m, tile, sums[m]);
+        let mut all = [C::splat_f32(0.0); ROWS];
+        match rows {
+            2 => all[..2].copy_from_slice(&sums::<C, EIGHT, 0, 2, 2>(packed, tile, x)),
+            3 | 4 if C::WIDE => {
+                all[..4].copy_from_slice(&sums::<C, EIGHT, 0, 4, 2>(packed, tile, x));
             }
+            _ if C::WIDE => all = sums::<C, EIGHT, 0, ROWS, 1>(packed, tile, x),
+            _ => {}
+        }
+        for row in 0..rows {
+            C::store_f32(out.add(row * stride), all[row]);
         }
     }
 }
 
 /// The sums of `M` rows. Whole numbers are summed in `A` registers for each row, so that products need not wait for
-/// each other.
+/// each other. `BITS` is 0 where it is not known.
 ///
 /// # Safety
 /// As [`tile`], with memory for `M` rows.
 #[inline(always)]
-unsafe fn sums<C: Columns, const BITS: usize, const M: usize, const A: usize>(
+unsafe fn sums<C: Columns, const EIGHT: bool, const BITS: usize, const M: usize, const A: usize>(
     packed: &Packed,
-    tile: usize,
+    tile: *const u8,
     x: Rows,
 ) -> [C::Floats; M] {
     let layout = &packed.layout;
-    let (mut p, mut q, mut factors) = (packed.tile(tile), x.q, x.factors);
+    let bits = if BITS == 0 { layout.bits } else { BITS };
+    let (mut p, mut q, mut factors) = (tile, x.q, x.factors);
     // SAFETY: the tile has as many blocks, and the operand as many groups; what is fetched ahead need not be there.
     unsafe {
         let mut sums = [C::splat_f32(0.0); M];
@@ -106,61 +104,55 @@ unsafe fn sums<C: Columns, const BITS: usize, const M: usize, const A: usize>(
             let header = p;
             C::prefetch(header.wrapping_add(AHEAD));
             p = p.add(layout.header());
-            if layout.group < CHUNK {
-                let quads = unpack::chunk::<C, BITS>(p);
-                ahead::<C, BITS>(p);
-                for half in 0..2 {
-                    let mut ints = [C::zero(); M];
-                    for i in 0..QUADS / 2 {
-                        for m in 0..M {
-                            let x = C::splat(q.add(m * x.stride + 4 * i));
-                            ints[m] = C::dot(ints[m], quads[half * QUADS / 2 + i], x, BITS == 8);
-                        }
-                    }
-                    let scales = unpack::factors::<C>(layout, header.add(half * 2 * layout.scales()));
-                    add::<C, M>(&mut sums, ints, scales, factors);
-                    q = q.add(CHUNK / 2);
-                    factors = factors.add(x.factor_stride);
+            let mut ints = [[C::zero(); A]; M];
+            for _ in 0..layout.block_cols() / CHUNK {
+                let quads = unpack::chunk::<C>(bits, p);
+                for i in 0..bits {
+                    C::prefetch(p.wrapping_add(AHEAD + i * LINE));
                 }
+                for i in 0..QUADS {
+                    if i == QUADS / 2 && layout.group < CHUNK {
+                        // Groups of half a chunk: this is the second.
+                        let scales = unpack::factors::<C>(layout, header);
+                        add::<C, M>(&mut sums, whole::<C, M, A>(&mut ints), scales, factors);
+                        factors = factors.add(x.factor_stride);
+                    }
+                    for m in 0..M {
+                        let x = C::splat(q.add(m * x.stride + 4 * i));
+                        ints[m][i % A] = C::dot(ints[m][i % A], quads[i], x, EIGHT);
+                    }
+                }
+                q = q.add(CHUNK);
                 p = p.add(layout.chunk());
-            } else {
-                let mut ints = [[C::zero(); A]; M];
-                for _ in 0..layout.group / CHUNK {
-                    let quads = unpack::chunk::<C, BITS>(p);
-                    ahead::<C, BITS>(p);
-                    for i in 0..QUADS {
-                        for m in 0..M {
-                            let x = C::splat(q.add(m * x.stride + 4 * i));
-                            ints[m][i % A] = C::dot(ints[m][i % A], quads[i], x, BITS == 8);
-                        }
-                    }
-                    q = q.add(CHUNK);
-                    p = p.add(layout.chunk());
-                }
-                let mut whole = [C::zero(); M];
-                for m in 0..M {
-                    whole[m] = ints[m][0];
-                    for a in 1..A {
-                        whole[m] = C::add(whole[m], ints[m][a]);
-                    }
-                }
-                add::<C, M>(&mut sums, whole, unpack::factors::<C>(layout, header), factors);
-                factors = factors.add(x.factor_stride);
             }
+            let last = header.add(layout.header() - 2 * layout.scales());
+            let scales = unpack::factors::<C>(layout, last);
+            add::<C, M>(&mut sums, whole::<C, M, A>(&mut ints), scales, factors);
+            factors = factors.add(x.factor_stride);
         }
         sums
     }
 }
 
-/// Fetches the chunk that comes some time after the one at `p`.
+/// Adds up the sums of each row, which are zero then.
 ///
 /// # Safety
 /// The machine has the features of `C`.
 #[inline(always)]
-unsafe fn ahead<C: Columns, const BITS: usize>(p: *const u8) {
-    for i in 0..BITS {
-        // SAFETY: as the caller's.
-        unsafe { C::prefetch(p.wrapping_add(AHEAD + i * LINE)) };
+unsafe fn whole<C: Columns, const M: usize, const A: usize>(
+    ints: &mut [[C::Ints; A]; M],
+) -> [C::Ints; M] {
+    // SAFETY: as the caller's.
+    unsafe {
+        let mut whole = [C::zero(); M];
+        for m in 0..M {
+            whole[m] = ints[m][0];
+            for a in 1..A {
+                whole[m] = C::add(whole[m], ints[m][a]);
+            }
+            ints[m] = [C::zero(); A];
+        }
+        whole
     }
 }
 

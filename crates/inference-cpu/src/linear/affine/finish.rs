@@ -1,66 +1,58 @@
-//! Where sums go: into the result, with what follows the product.
+//! From sums to the result.
 
+use super::Part;
 use crate::{
-    linear::Target,
+    linear::{Finish, Target},
     math,
-    simd::{COLUMNS, Columns},
+    simd::COLUMNS,
 };
-use inference_engine::arch::Activation;
+use std::ops::Range;
 
-/// What is done with `sum + bias`.
-#[derive(Clone, Copy)]
-pub(super) enum Finish {
-    /// It is the result.
-    Store,
-    /// The result, which holds the left half, becomes `activation(left half) · that`.
-    Gate(Activation),
+/// Sums of some neighbouring tiles.
+pub(super) struct Sums<'a> {
+    pub(super) part: &'a Part,
+    pub(super) tiles: Range<usize>,
+    /// `[rows, stride]`
+    pub(super) sums: &'a [f32],
+    pub(super) stride: usize,
 }
 
-/// Where the columns of a part go.
-#[derive(Clone, Copy)]
-pub(super) struct Output<'a> {
-    pub(super) target: Target<'a>,
-    /// Where its first column is in the target.
-    pub(super) first: usize,
-    /// Of its columns.
-    pub(super) bias: Option<&'a [f32]>,
-    pub(super) columns: usize,
-    pub(super) finish: Finish,
-}
+impl Sums<'_> {
+    /// Columns that the part has of these tiles.
+    fn columns(&self) -> Range<usize> {
+        let end = (self.tiles.end * COLUMNS).min(self.part.packed.rows);
+        self.tiles.start * COLUMNS..end
+    }
 
-impl Output<'_> {
-    /// Writes the sums of a tile for one row.
+    /// Adds the bias, and writes them; with `left`, which is as many, as what they are to be gated by.
     ///
     /// # Safety
-    /// The machine has the features of `C`, and nobody else uses this part of the target.
+    /// Nobody else uses these columns of the target.
     #[inline(always)]
-    pub(super) unsafe fn write<C: Columns>(&self, row: usize, tile: usize, mut sums: C::Floats) {
-        let first = tile * COLUMNS;
-        let n = (self.columns - first).min(COLUMNS);
-        // SAFETY: as the caller's; where there are sixteen columns, there are sixteen biases and results.
-        unsafe {
-            let out = self.target.slice(row, self.first + first..self.first + first + n);
-            if n == COLUMNS {
-                if let Some(bias) = self.bias {
-                    sums = C::add_f32(sums, C::load_f32(bias.as_ptr().add(first)));
-                }
-                if let Finish::Gate(activation) = self.finish {
-                    let mut right = [0.0; COLUMNS];
-                    C::store_f32(right.as_mut_ptr(), sums);
-                    math::gate(activation, &mut out[..COLUMNS], &right);
-                } else {
-                    C::store_f32(out.as_mut_ptr(), sums);
-                }
-                return;
+    pub(super) unsafe fn write(
+        &self,
+        rows: usize,
+        target: &Target<'_>,
+        finish: Finish,
+        shift: usize,
+    ) {
+        let columns = self.columns();
+        let n = columns.len();
+        let (first, end) = (self.part.first + columns.start, self.part.first + columns.end);
+        let bias = target.bias.map(|bias| &bias[first..end]);
+        let mut line = [0.0; COLUMNS * super::many::TILES];
+        for row in 0..rows {
+            // SAFETY: as the caller's.
+            let out = unsafe { target.slice(row, first - shift..end - shift) };
+            let line = &mut line[..n];
+            line.copy_from_slice(&self.sums[row * self.stride..][..n]);
+            if let Some(bias) = bias {
+                line.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
             }
-            let mut line = [0.0; COLUMNS];
-            C::store_f32(line.as_mut_ptr(), sums);
-            if let Some(bias) = self.bias {
-                line.iter_mut().zip(&bias[first..]).for_each(|(sum, bias)| *sum += bias);
-            }
-            match self.finish {
-                Finish::Store => out.copy_from_slice(&line[..n]),
-                Finish::Gate(activation) => math::gate(activation, out, &line[..n]),
+            match finish {
+                Finish::Store => out.copy_from_slice(line),
+                Finish::Add => out.iter_mut().zip(&*line).for_each(|(out, sum)| *out += sum),
+                Finish::Gate(activation) => math::gate(activation, out, line),
             }
         }
     }

@@ -2,37 +2,24 @@
 #![expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
 
 use super::{
-    finish::Output,
     layout::{CHUNK, QUADS},
     operand::{Operand, Rows},
     pack::Packed,
+    space::Space,
     unpack,
 };
 use crate::simd::{COLUMNS, Columns, LINE};
-use std::{cell::RefCell, ops::Range};
+use std::ops::Range;
 
-/// A line of the cache.
+/// Most tiles of a panel.
+pub(super) const TILES: usize = 2;
+
+/// Unpacked tiles.
 #[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line(#[expect(dead_code, reason = "it is written and read by its address")] [u8; LINE]);
-
-/// A thread's panel; kept from call to call.
-#[derive(Default)]
 struct Panel {
     /// `[tiles, cols / 4]`: a line for every quad.
-    quads: Vec<Line>,
-    /// `[tiles, groups, 2]`: scales and biases, widened; a line each.
-    factors: Vec<Line>,
-}
-
-thread_local! {
-    static PANEL: RefCell<Panel> = RefCell::default();
-}
-
-/// Unpacked tiles of one width.
-#[derive(Clone, Copy)]
-struct Unpacked {
     quads: *const u8,
+    /// `[tiles, groups, 2]`: scales and biases, widened; a line each.
     factors: *const f32,
     /// Bytes from a tile's quads to the next tile's.
     quad_stride: usize,
@@ -43,155 +30,133 @@ struct Unpacked {
     group: usize,
 }
 
-/// At most two tiles for all rows.
+/// The sums of at most [`TILES`] tiles for all rows; to `out`, `[rows, stride]`, a tile beside the other.
 ///
 /// # Safety
-/// The machine has the features of `C`; the operand is one of this matrix, with `rows` rows; nobody else computes these
-/// tiles.
+/// The machine has the features of `C`; the operand is one of this matrix, with `rows` rows; `out` has room.
 #[inline(always)]
 pub(super) unsafe fn tiles<C: Columns>(
     packed: &Packed,
     tiles: Range<usize>,
     operand: &Operand,
     rows: usize,
-    output: &Output<'_>,
+    space: &mut Space,
+    out: *mut f32,
+    stride: usize,
 ) {
-    // Taken and put back, since what is inside a closure need not be compiled with the level's features.
-    let mut panel = PANEL.take();
     // SAFETY: as the caller's.
     unsafe {
-        let unpacked = match packed.layout.bits {
-            2 => panel.unpack::<C, 2>(packed, tiles.clone()),
-            3 => panel.unpack::<C, 3>(packed, tiles.clone()),
-            4 => panel.unpack::<C, 4>(packed, tiles.clone()),
-            5 => panel.unpack::<C, 5>(packed, tiles.clone()),
-            6 => panel.unpack::<C, 6>(packed, tiles.clone()),
-            _ => panel.unpack::<C, 8>(packed, tiles.clone()),
-        };
-        if packed.layout.bits == 8 {
-            all_rows::<C, true>(unpacked, tiles, operand, rows, output);
+        let w = unpack::<C>(packed, tiles.clone(), space);
+        if C::SPLITS && packed.layout.bits == 8 {
+            all_rows::<C, true>(w, tiles.len(), operand, rows, out, stride);
         } else {
-            all_rows::<C, false>(unpacked, tiles, operand, rows, output);
+            all_rows::<C, false>(w, tiles.len(), operand, rows, out, stride);
         }
     }
-    PANEL.set(panel);
 }
 
-impl Panel {
-    /// # Safety
-    /// The machine has the features of `C`.
-    #[inline(always)]
-    unsafe fn unpack<C: Columns, const BITS: usize>(
-        &mut self,
-        packed: &Packed,
-        tiles: Range<usize>,
-    ) -> Unpacked {
-        let layout = &packed.layout;
-        let (quads, factors) = (layout.blocks() * layout.block_cols() / 4, 2 * layout.groups());
-        let empty = Line([0; LINE]);
-        if self.quads.len() < tiles.len() * quads {
-            self.quads.resize(tiles.len() * quads, empty);
-        }
-        if self.factors.len() < tiles.len() * factors {
-            self.factors.resize(tiles.len() * factors, empty);
-        }
-        let (mut q, mut f) =
-            (self.quads.as_mut_ptr().cast::<u8>(), self.factors.as_mut_ptr().cast::<f32>());
-        // SAFETY: the tiles have as many blocks, and the panel a line for every quad and factor of them.
-        unsafe {
-            for tile in tiles {
-                let mut p = packed.tile(tile);
-                for _ in 0..layout.blocks() {
-                    for i in 0..layout.groups_per_block() {
-                        let [scale, bias] =
-                            unpack::factors::<C>(layout, p.add(i * 2 * layout.scales()));
-                        C::store_f32(f, scale);
-                        C::store_f32(f.add(COLUMNS), bias);
-                        f = f.add(2 * COLUMNS);
+/// # Safety
+/// The machine has the features of `C`.
+#[inline(always)]
+unsafe fn unpack<C: Columns>(packed: &Packed, tiles: Range<usize>, space: &mut Space) -> Panel {
+    let layout = &packed.layout;
+    let (quads, factors) = (layout.blocks() * layout.block_cols() / 4, 2 * layout.groups());
+    let panel = Panel {
+        quads: space.quads(tiles.len() * quads).cast_const(),
+        factors: space.factors(tiles.len() * factors).cast_const(),
+        quad_stride: quads * LINE,
+        factor_stride: factors * COLUMNS,
+        groups: layout.groups(),
+        group: layout.group,
+    };
+    let (mut q, mut f) = (panel.quads.cast_mut(), panel.factors.cast_mut());
+    // SAFETY: the tiles have as many blocks, and the panel a line for every quad and factor of them.
+    unsafe {
+        for tile in tiles {
+            let mut p = packed.tile(tile);
+            for _ in 0..layout.blocks() {
+                for i in 0..layout.groups_per_block() {
+                    let [scale, bias] =
+                        unpack::factors::<C>(layout, p.add(i * 2 * layout.scales()));
+                    C::store_f32(f, scale);
+                    C::store_f32(f.add(COLUMNS), bias);
+                    f = f.add(2 * COLUMNS);
+                }
+                p = p.add(layout.header());
+                for _ in 0..layout.block_cols() / CHUNK {
+                    let quads = unpack::chunk::<C>(layout.bits, p);
+                    for i in 0..QUADS {
+                        C::store(q.add(i * LINE), quads[i]);
                     }
-                    p = p.add(layout.header());
-                    for _ in 0..layout.block_cols() / CHUNK {
-                        let quads = unpack::chunk::<C, BITS>(p);
-                        for i in 0..QUADS {
-                            C::store(q.add(i * LINE), quads[i]);
-                        }
-                        q = q.add(QUADS * LINE);
-                        p = p.add(layout.chunk());
-                    }
+                    q = q.add(QUADS * LINE);
+                    p = p.add(layout.chunk());
                 }
             }
         }
-        Unpacked {
-            quads: self.quads.as_ptr().cast(),
-            factors: self.factors.as_ptr().cast(),
-            quad_stride: quads * LINE,
-            factor_stride: factors * COLUMNS,
-            groups: layout.groups(),
-            group: layout.group,
-        }
     }
+    panel
 }
 
 /// # Safety
 /// As [`tiles`].
 #[inline(always)]
 unsafe fn all_rows<C: Columns, const EIGHT: bool>(
-    w: Unpacked,
-    tiles: Range<usize>,
+    w: Panel,
+    tiles: usize,
     operand: &Operand,
     rows: usize,
-    output: &Output<'_>,
+    out: *mut f32,
+    stride: usize,
 ) {
     let mut row = 0;
     while row < rows {
         // SAFETY: as the caller's.
-        row += unsafe {
-            match (C::WIDE, rows - row) {
-                (true, 6..) => strip::<C, EIGHT, 6, 2>(w, tiles.clone(), operand, row, output),
-                (true, 4..) => strip::<C, EIGHT, 4, 2>(w, tiles.clone(), operand, row, output),
-                (_, 2..) => strip::<C, EIGHT, 2, 1>(w, tiles.clone(), operand, row, output),
-                _ => strip::<C, EIGHT, 1, 1>(w, tiles.clone(), operand, row, output),
+        unsafe {
+            let (x, out) = (operand.rows(row), out.add(row * stride));
+            row += match (C::WIDE, tiles, rows - row) {
+                (true, 2, 6..) => store::<C, EIGHT, 6, 2>(w, x, out, stride),
+                (true, 2, 2..) => store::<C, EIGHT, 2, 2>(w, x, out, stride),
+                (_, 1, 2..) => store::<C, EIGHT, 2, 1>(w, x, out, stride),
+                (_, 1, _) => store::<C, EIGHT, 1, 1>(w, x, out, stride),
+                (_, _, left) => {
+                    // One tile after the other.
+                    let n = left.min(2);
+                    let second = Panel {
+                        quads: w.quads.add(w.quad_stride),
+                        factors: w.factors.add(w.factor_stride),
+                        ..w
+                    };
+                    for (w, out) in [(w, out), (second, out.add(COLUMNS))] {
+                        if n == 2 {
+                            store::<C, EIGHT, 2, 1>(w, x, out, stride);
+                        } else {
+                            store::<C, EIGHT, 1, 1>(w, x, out, stride);
+                        }
+                    }
+                    n
+                }
             }
         };
     }
 }
 
-/// `M` rows by all tiles, at most `T` at a time; gives `M`.
+/// Stores the sums of `M` rows by `T` tiles; gives `M`.
 ///
 /// # Safety
-/// As [`tiles`], for the `M` rows from `row` on.
+/// As [`sums`]; `out` has room for `M` rows.
 #[inline(always)]
-unsafe fn strip<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
-    w: Unpacked,
-    tiles: Range<usize>,
-    operand: &Operand,
-    row: usize,
-    output: &Output<'_>,
+unsafe fn store<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
+    w: Panel,
+    x: Rows,
+    out: *mut f32,
+    stride: usize,
 ) -> usize {
-    let mut at = 0;
-    while at < tiles.len() {
-        // SAFETY: as the caller's.
-        unsafe {
-            let x = operand.rows(row);
-            let w = Unpacked {
-                quads: w.quads.add(at * w.quad_stride),
-                factors: w.factors.add(at * w.factor_stride),
-                ..w
-            };
-            if tiles.len() - at >= T {
-                let sums = sums::<C, EIGHT, M, T>(w, x);
-                for t in 0..T {
-                    for m in 0..M {
-                        output.write::<C>(row + m, tiles.start + at + t, sums[t][m]);
-                    }
-                }
-                at += T;
-            } else {
-                let sums = sums::<C, EIGHT, M, 1>(w, x);
-                for m in 0..M {
-                    output.write::<C>(row + m, tiles.start + at, sums[0][m]);
-                }
-                at += 1;
+    // SAFETY: as the caller's.
+    unsafe {
+        let sums = sums::<C, EIGHT, M, T>(w, x);
+        for t in 0..T {
+            for m in 0..M {
+                C::store_f32(out.add(m * stride + t * COLUMNS), sums[t][m]);
             }
         }
     }
@@ -204,7 +169,7 @@ unsafe fn strip<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
 /// There are so many; the machine has the features of `C`.
 #[inline(always)]
 unsafe fn sums<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
-    w: Unpacked,
+    w: Panel,
     x: Rows,
 ) -> [[C::Floats; M]; T] {
     let (mut p, mut q, mut weights, mut factors) = (w.quads, x.q, w.factors, x.factors);

@@ -5,26 +5,29 @@
 //! `f32`, group after group, by the same operations in every kernel. So a row of the result has the same bits
 //! alone, in a batch, and in a chunk of a prompt, whichever kernel computes it.
 
+mod exact;
 mod few;
 mod finish;
 mod layout;
 mod many;
 mod operand;
 mod pack;
+mod space;
 mod unpack;
 
 pub(super) use operand::Scratch;
 
-use super::Target;
+use super::{Finish, Target};
 use crate::{
     pool::Pool,
-    simd::{COLUMNS, Columns, Kernel, Level, Simd},
+    simd::{COLUMNS, Kernel, LINE, Level, Simd},
 };
-use finish::{Finish, Output};
+use finish::Sums;
 use inference_core::Result;
-use inference_engine::{arch::Activation, weights};
-use operand::{Kind, Operand};
+use inference_engine::weights;
+use operand::{Kind, Operands};
 use pack::Packed;
+use space::Space;
 use std::ops::Range;
 
 /// A stack of quantised matrices.
@@ -55,13 +58,8 @@ struct Part {
 impl Affine {
     /// The stack of `parts`, packed.
     pub(super) fn new(pool: &Pool, parts: &[&weights::Affine]) -> Result<Self> {
-        let mut stack = Self {
-            parts: Vec::new(),
-            kinds: Vec::new(),
-            rows: 0,
-            cols: parts[0].cols(),
-            tiles: 0,
-        };
+        let mut stack =
+            Self { parts: Vec::new(), kinds: Vec::new(), rows: 0, cols: parts[0].cols(), tiles: 0 };
         for part in parts {
             let kind = Kind { group: part.group(), order: part.order().cloned() };
             let at = stack.kinds.iter().position(|k| *k == kind).unwrap_or_else(|| {
@@ -100,13 +98,11 @@ impl Affine {
 
     /// Whether its left and its right half have the same tiles.
     pub(super) fn has_halves(&self) -> bool {
-        let half = self.tiles / 2;
-        self.rows % 2 == 0
-            && self.tiles % 2 == 0
-            && (0..half).all(|tile| {
-                let (left, right) = (self.columns(tile), self.columns(half + tile));
-                right.start == left.start + self.rows / 2 && right.len() == left.len()
-            })
+        match &self.parts[..] {
+            [one] => one.packed.rows % (2 * COLUMNS) == 0,
+            [left, right] => left.packed.rows == right.packed.rows,
+            _ => false,
+        }
     }
 
     /// The part that has tile `tile`.
@@ -114,102 +110,163 @@ impl Affine {
         let next = self.parts.partition_point(|p| p.first_tile <= tile);
         &self.parts[next - 1]
     }
+}
 
-    /// The columns of the product that tile `tile` has.
-    fn columns(&self, tile: usize) -> Range<usize> {
-        let part = self.part(tile);
-        let first = (tile - part.first_tile) * COLUMNS;
-        let end = (first + COLUMNS).min(part.packed.rows);
-        part.first + first..part.first + end
+/// `x·Wᵀ + b` of a stack, and what follows; for a gate, of a stack that has halves.
+pub(super) struct Product<'a> {
+    pub(super) level: Level,
+    pub(super) pool: &'a Pool,
+    /// `[rows, map.cols]`
+    pub(super) x: &'a [f32],
+    pub(super) map: &'a Affine,
+    pub(super) finish: Finish,
+    pub(super) target: Target<'a>,
+}
+
+/// Tiles that a thread takes at a time: as many as stay in its cache while many rows pass.
+const MANY_TILES: usize = 8;
+
+/// Bytes of weights that a thread takes at a time where there are few rows.
+const FEW_BYTES: usize = 32 << 10;
+
+impl Product<'_> {
+    /// Computes; `exact`ly, or with quantised activations.
+    pub(super) fn run(&self, scratch: &mut Scratch, exact: bool) {
+        let Self { level, pool, x, map, finish, target } = *self;
+        let rows = x.len() / map.cols;
+        let operands = scratch.operands(level, pool, x, map.cols, &map.kinds, exact);
+        let tiles = finish.columns(map.tiles);
+        let bytes = map.parts.iter().map(|p| p.packed.layout.tile()).max().unwrap_or(1);
+        let most = if rows <= few::ROWS { FEW_BYTES / bytes } else { MANY_TILES };
+        let grain = most.min(tiles.div_ceil(4 * pool.threads())).max(1);
+        let all = Tiles { level, map, operands, rows, finish, target };
+        // SAFETY: `ranges` hands out every tile once.
+        pool.ranges(tiles, grain, |tiles| unsafe { all.compute(tiles) });
     }
 }
-
-/// `x·Wᵀ + b`, `[rows, map.cols] → [rows, map.rows]`; with a `gate`, `gate(left half) ⊙ right half` of that, for a map
-/// that has halves.
-pub(super) fn product(
-    level: Level,
-    pool: &Pool,
-    scratch: &mut Scratch,
-    x: &[f32],
-    map: &Affine,
-    gate: Option<Activation>,
-    target: Target<'_>,
-) {
-    let rows = x.len() / map.cols;
-    let operands = scratch.operands(level, pool, x, map.cols, &map.kinds);
-    let tiles = if gate.is_some() { map.tiles / 2 } else { map.tiles };
-    // Few rows are read at the speed of memory: long streams. Many rows: as much as stays in a core's cache.
-    let fair = tiles.div_ceil(4 * pool.threads());
-    let grain = if rows <= few::ROWS { fair } else { fair.min(MANY_TILES) };
-    pool.ranges(tiles, grain, |tiles| {
-        level.run(Tiles { map, operands, rows, tiles, gate, target });
-    });
-}
-
-/// Tiles that a thread takes at a time for many rows.
-const MANY_TILES: usize = 8;
 
 /// Some tiles of a product, for all rows.
 struct Tiles<'a> {
+    level: Level,
     map: &'a Affine,
-    operands: &'a [Operand],
+    operands: Operands<'a>,
     rows: usize,
-    tiles: Range<usize>,
-    gate: Option<Activation>,
+    finish: Finish,
     target: Target<'a>,
 }
 
-impl Kernel for Tiles<'_> {
-    type Output = ();
-    #[inline(always)]
-    unsafe fn run<S: Simd>(self) {
-        let half = self.map.tiles / 2;
-        let mut tile = self.tiles.start;
-        while tile < self.tiles.end {
-            let left = self.tiles.end - tile;
-            // SAFETY: the machine has the features of `S`; nobody else computes these tiles.
+impl Tiles<'_> {
+    /// # Safety
+    /// Nobody else computes these tiles.
+    unsafe fn compute(&self, tiles: Range<usize>) {
+        let mut space = Space::take();
+        let mut tile = tiles.start;
+        while tile < tiles.end {
+            let most = tiles.end - tile;
+            // SAFETY: as the caller's.
             tile += unsafe {
-                match self.gate {
-                    None => self.some::<S::Columns>(tile, left, 0, Finish::Store),
-                    Some(activation) => {
-                        let left = self.some::<S::Columns>(tile, left, 0, Finish::Store);
-                        let right = half + tile;
-                        self.some::<S::Columns>(right, left, self.map.rows / 2, Finish::Gate(activation))
-                    }
+                if let Finish::Gate(_) = self.finish {
+                    let n = self.some(tile, most, Finish::Store, 0, &mut space);
+                    let right = self.map.tiles / 2 + tile;
+                    self.some(right, n, self.finish, self.map.rows / 2, &mut space)
+                } else {
+                    self.some(tile, most, self.finish, 0, &mut space)
                 }
             };
         }
+        space.back();
     }
-}
 
-impl Tiles<'_> {
     /// Computes at most `most` tiles from `tile` on, of one part; gives how many. Their columns are written `shift` to
     /// the left.
     ///
     /// # Safety
-    /// The machine has the features of `C`, and nobody else computes these tiles.
-    #[inline(always)]
-    unsafe fn some<C: Columns>(&self, tile: usize, most: usize, shift: usize, finish: Finish) -> usize {
+    /// Nobody else computes these tiles.
+    unsafe fn some(
+        &self,
+        tile: usize,
+        most: usize,
+        finish: Finish,
+        shift: usize,
+        space: &mut Space,
+    ) -> usize {
         let part = self.map.part(tile);
         let first = tile - part.first_tile;
-        let output = Output {
-            target: self.target,
-            first: part.first - shift,
-            bias: self.target.bias.map(|bias| &bias[part.first..part.first + part.packed.rows]),
-            columns: part.packed.rows,
-            finish,
-        };
-        let operand = &self.operands[part.kind];
-        // SAFETY: the operand has `rows` rows for this part's groups.
+        let tiles = first..(first + most.min(many::TILES)).min(part.packed.tiles());
+        let (n, rows, stride) = (tiles.len(), self.rows, many::TILES * COLUMNS);
+        // Kernels may write rows beyond the last.
+        let lines = rows.next_multiple_of(few::ROWS) * stride * size_of::<f32>() / LINE;
+        let out = space.sums(lines);
+        let (level, operands) = (self.level, self.operands);
+        // SAFETY: the space has room, and nobody else has it; the target is as the caller vouches.
         unsafe {
-            if self.rows <= few::ROWS {
-                few::tile::<C>(&part.packed, first, operand, self.rows, &output);
-                1
-            } else {
-                let tiles = first..(first + most.min(2)).min(part.packed.tiles());
-                many::tiles::<C>(&part.packed, tiles.clone(), operand, self.rows, &output);
-                tiles.len()
+            level.run(Sum { part, tiles: tiles.clone(), operands, rows, space, out, stride });
+            let sums = std::slice::from_raw_parts(out, rows * stride);
+            level.run(Write { sums: Sums { part, tiles, sums, stride }, of: self, finish, shift });
+        }
+        n
+    }
+}
+
+/// The sums of some tiles of a part.
+struct Sum<'a> {
+    part: &'a Part,
+    /// At most [`many::TILES`].
+    tiles: Range<usize>,
+    operands: Operands<'a>,
+    rows: usize,
+    space: &'a mut Space,
+    /// `[rows, stride]`
+    out: *mut f32,
+    stride: usize,
+}
+
+impl Kernel for Sum<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        let Self { part, tiles, operands, rows, space, out, stride } = self;
+        let packed = &part.packed;
+        // SAFETY: the operands have `rows` rows for this part's groups, and `out` has room for as many.
+        unsafe {
+            match operands {
+                Operands::Exact(operands) => {
+                    for (i, tile) in tiles.enumerate() {
+                        let (x, out) = (&operands[part.kind], out.add(i * COLUMNS));
+                        exact::tile::<S::Columns>(packed, tile, x, rows, out, stride);
+                    }
+                }
+                Operands::Quantised(operands) if rows <= few::most_rows::<S::Columns>() => {
+                    for (i, tile) in tiles.enumerate() {
+                        let (x, out) = (&operands[part.kind], out.add(i * COLUMNS));
+                        few::tile::<S::Columns>(packed, tile, x, rows, out, stride);
+                    }
+                }
+                Operands::Quantised(operands) => {
+                    let x = &operands[part.kind];
+                    many::tiles::<S::Columns>(packed, tiles, x, rows, space, out, stride);
+                }
             }
         }
     }
 }
+
+/// Writes sums to the result, with what follows the product.
+struct Write<'a> {
+    sums: Sums<'a>,
+    of: &'a Tiles<'a>,
+    finish: Finish,
+    shift: usize,
+}
+
+impl Kernel for Write<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        // SAFETY: nobody else uses these columns, as the caller of `Tiles::some` vouches.
+        unsafe { self.sums.write(self.of.rows, &self.of.target, self.finish, self.shift) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,25 @@ pub(super) struct Kind {
 /// Where operands are prepared; kept from call to call.
 #[derive(Debug, Default)]
 pub(in crate::linear) struct Scratch {
-    operands: Vec<Operand>,
+    quantised: Vec<Operand>,
+    exact: Vec<Exact>,
+}
+
+/// Activations in every form that a stack needs.
+#[derive(Clone, Copy)]
+pub(super) enum Operands<'a> {
+    Quantised(&'a [Operand]),
+    Exact(&'a [Exact]),
+}
+
+/// Activations `[rows, cols]` as they are, but in the order of [`position`]. There is memory for rows up to a multiple
+/// of [`ROWS`].
+#[derive(Debug, Default)]
+pub(super) struct Exact {
+    /// `[rows, stride]`; zero beyond the columns.
+    pub(super) x: Vec<f32>,
+    /// Numbers from a row to the next.
+    pub(super) stride: usize,
 }
 
 /// Activations `[rows, cols]`, quantised. There is memory for rows up to a multiple of [`ROWS`]; what it holds is not
@@ -57,7 +75,7 @@ const GRAIN: usize = 16 << 10;
 const LEAST: f32 = 1e-30;
 
 impl Scratch {
-    /// `x`, `[rows, cols]`, in every one of `kinds`.
+    /// `x`, `[rows, cols]`, in every one of `kinds`; `exact`, or quantised.
     pub(super) fn operands(
         &mut self,
         level: Level,
@@ -65,14 +83,35 @@ impl Scratch {
         x: &[f32],
         cols: usize,
         kinds: &[Kind],
-    ) -> &[Operand] {
-        if self.operands.len() < kinds.len() {
-            self.operands.resize_with(kinds.len(), Operand::default);
+        exact: bool,
+    ) -> Operands<'_> {
+        if exact {
+            grow(&mut self.exact, kinds.len());
+            for (operand, kind) in self.exact.iter_mut().zip(kinds) {
+                operand.place(x, cols, kind);
+            }
+            return Operands::Exact(&self.exact[..kinds.len()]);
         }
-        for (operand, kind) in self.operands.iter_mut().zip(kinds) {
+        grow(&mut self.quantised, kinds.len());
+        for (operand, kind) in self.quantised.iter_mut().zip(kinds) {
             operand.quantise(level, pool, x, cols, kind);
         }
-        &self.operands[..kinds.len()]
+        Operands::Quantised(&self.quantised[..kinds.len()])
+    }
+}
+
+impl Exact {
+    fn place(&mut self, x: &[f32], cols: usize, kind: &Kind) {
+        self.stride = cols.next_multiple_of(kind.group.max(CHUNK));
+        grow(&mut self.x, (x.len() / cols).next_multiple_of(ROWS) * self.stride);
+        for (row, out) in x.chunks_exact(cols).zip(self.x.chunks_exact_mut(self.stride)) {
+            for k in 0..cols {
+                let input = kind.order.as_ref().map_or(k, |order| order[k] as usize);
+                out[position(k)] = row[input];
+            }
+            // Columns come in multiples of 16, and positions move numbers inside of 8.
+            out[cols..].fill(0.0);
+        }
     }
 }
 
@@ -87,7 +126,8 @@ impl Operand {
         grow(&mut self.q, padded * self.stride);
         grow(&mut self.factors, groups * self.factor_stride);
         let stride = self.stride;
-        let factors = Factors { data: Disjoint::new(&mut self.factors), stride: self.factor_stride };
+        let factors =
+            Factors { data: Disjoint::new(&mut self.factors), stride: self.factor_stride };
         pool.rows(&mut self.q[..rows * stride], stride, GRAIN.div_ceil(cols), |range, q| {
             level.run(Quantise { x, cols, kind, first: range.start, q, stride, factors });
         });
@@ -104,9 +144,9 @@ impl Operand {
     }
 }
 
-fn grow<T: Copy + Default>(data: &mut Vec<T>, len: usize) {
+fn grow<T: Default>(data: &mut Vec<T>, len: usize) {
     if data.len() < len {
-        data.resize(len, T::default());
+        data.resize_with(len, T::default);
     }
 }
 

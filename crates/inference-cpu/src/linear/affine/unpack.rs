@@ -2,14 +2,34 @@
 
 use super::layout::{Layout, QUADS};
 use crate::simd::{Columns, LINE};
+use inference_engine::weights::DType;
 
-/// The quads of the chunk at `p`.
+/// The quads of the chunk of `bits` bits at `p`.
 ///
 /// # Safety
-/// `p` has a chunk of `BITS` bits; the machine has the features of `C`.
+/// `p` has one; the machine has the features of `C`.
+#[inline(always)]
+pub(super) unsafe fn chunk<C: Columns>(bits: usize, p: *const u8) -> [C::Ints; QUADS] {
+    // SAFETY: as the caller's.
+    unsafe {
+        match bits {
+            2 => chunk_of::<C, 2>(p),
+            3 => chunk_of::<C, 3>(p),
+            4 => chunk_of::<C, 4>(p),
+            5 => chunk_of::<C, 5>(p),
+            6 => chunk_of::<C, 6>(p),
+            _ => chunk_of::<C, 8>(p),
+        }
+    }
+}
+
+/// The quads of the chunk of `BITS` bits at `p`.
+///
+/// # Safety
+/// As [`chunk`].
 #[inline(always)]
 #[expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
-pub(super) unsafe fn chunk<C: Columns, const BITS: usize>(p: *const u8) -> [C::Ints; QUADS] {
+unsafe fn chunk_of<C: Columns, const BITS: usize>(p: *const u8) -> [C::Ints; QUADS] {
     // SAFETY: the caller vouches for `p`, whose planes follow each other.
     unsafe {
         let mut quads = [C::zero(); QUADS];
@@ -55,7 +75,6 @@ unsafe fn field<C: Columns>(plane: *const u8, width: usize, i: usize, to: usize)
 /// `p` has scales and biases of the layout's type; the machine has the features of `C`.
 #[inline(always)]
 pub(super) unsafe fn factors<C: Columns>(layout: &Layout, p: *const u8) -> [C::Floats; 2] {
-    use inference_engine::weights::DType;
     // SAFETY: the caller vouches for `p`.
     unsafe {
         let biases = p.add(layout.scales());

@@ -12,11 +12,12 @@ pub(crate) struct Plain;
 pub(crate) struct Vnni;
 
 macro_rules! two_registers {
-    ($name:ident, $dot:item) => {
+    ($name:ident, $splits:literal, $dot:item) => {
         impl Columns for $name {
             type Ints = [__m256i; 2];
             type Floats = [__m256; 2];
             const WIDE: bool = false;
+            const SPLITS: bool = $splits;
 
             #[inline(always)]
             unsafe fn dot(
@@ -111,6 +112,7 @@ macro_rules! two_registers {
 
 two_registers!(
     Vnni,
+    false,
     #[inline(always)]
     unsafe fn half(sums: __m256i, w: __m256i, x: __m256i, _eight: bool) -> __m256i {
         // SAFETY: the caller has the level's features.
@@ -120,6 +122,7 @@ two_registers!(
 
 two_registers!(
     Plain,
+    true,
     #[inline(always)]
     unsafe fn half(sums: __m256i, w: __m256i, x: __m256i, eight: bool) -> __m256i {
         // SAFETY: the caller has the level's features.

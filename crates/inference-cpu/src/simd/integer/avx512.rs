@@ -12,11 +12,12 @@ pub(crate) struct Plain;
 pub(crate) struct Vnni;
 
 macro_rules! one_register {
-    ($name:ident, $dot:item) => {
+    ($name:ident, $splits:literal, $dot:item) => {
         impl Columns for $name {
             type Ints = __m512i;
             type Floats = __m512;
             const WIDE: bool = true;
+            const SPLITS: bool = $splits;
 
             $dot
 
@@ -65,6 +66,7 @@ macro_rules! one_register {
 
 one_register!(
     Vnni,
+    false,
     #[inline(always)]
     unsafe fn dot(sums: __m512i, w: __m512i, x: __m512i, _eight: bool) -> __m512i {
         // SAFETY: the caller has the level's features.
@@ -74,6 +76,7 @@ one_register!(
 
 one_register!(
     Plain,
+    true,
     #[inline(always)]
     unsafe fn dot(sums: __m512i, w: __m512i, x: __m512i, eight: bool) -> __m512i {
         // SAFETY: the caller has the level's features.
@@ -81,10 +84,8 @@ one_register!(
             let ones = _mm512_set1_epi16(1);
             // Pairs of products of 7 by 7 bits fit into 16; the eighth bit is multiplied by itself.
             let low = if eight { _mm512_and_si512(w, _mm512_set1_epi8(0x7f)) } else { w };
-            let sums = _mm512_add_epi32(
-                sums,
-                _mm512_madd_epi16(_mm512_maddubs_epi16(low, x), ones),
-            );
+            let sums =
+                _mm512_add_epi32(sums, _mm512_madd_epi16(_mm512_maddubs_epi16(low, x), ones));
             if !eight {
                 return sums;
             }

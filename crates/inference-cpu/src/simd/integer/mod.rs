@@ -29,6 +29,8 @@ pub(crate) trait Columns: Copy {
     type Floats: Copy;
     /// Whether the sums of 6 rows by 32 columns fit into registers, and not only those of 2 rows by 16.
     const WIDE: bool;
+    /// Whether products with 8-bit weights need more than others.
+    const SPLITS: bool;
 
     unsafe fn zero() -> Self::Ints;
     /// Loads 64 bytes.
