@@ -60,6 +60,9 @@ pub(crate) fn names(gguf: &Gguf, family: &Family) -> Names {
 /// As [`describe`]; layers that differ.
 pub(crate) fn attention(gguf: &Gguf) -> Result<AttentionShape> {
     let shape = uniform(gguf, "attention.head_count", &gguf.attention()?)?;
+    if shape.heads == 0 {
+        return Err(gguf.wrong(&gguf.architecture_key("attention.head_count")?, "is zero"));
+    }
     if shape.key_len == shape.value_len {
         return Ok(shape);
     }
@@ -110,9 +113,9 @@ fn fields(gguf: &Gguf, dialect: &Dialect) -> Result<Map<String, serde_json::Valu
     set("vocab_size", vocab.into());
     set("max_position_embeddings", context.into());
     set("rms_norm_eps", eps.into());
-    for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
-        if let Some(cap_) = number(gguf, cap)? {
-            set(cap, cap_.into());
+    for name in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(cap) = number(gguf, name)? {
+            set(name, cap.into());
         }
     }
     if let Some(large) = dialect.large {

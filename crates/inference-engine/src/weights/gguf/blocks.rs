@@ -20,9 +20,11 @@ pub(super) struct Layout {
     pub(super) bytes: usize,
     /// Whether scales and biases are numbers of 16 bits, but for overflow; else they are products.
     pub(super) half: bool,
-    /// Writes the numbers, and the scale and bias of each group, of a block.
-    pub(super) unpack: fn(&[u8], &mut [u8], &mut [f32], &mut [f32]),
+    pub(super) unpack: Unpack,
 }
+
+/// Writes the numbers, and the scale and bias of each group, of a block.
+pub(super) type Unpack = fn(block: &[u8], q: &mut [u8], scales: &mut [f32], biases: &mut [f32]);
 
 impl Layout {
     /// That of `ty`; `None` for one that is not linear in its numbers.
