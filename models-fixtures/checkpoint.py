@@ -34,37 +34,44 @@ def representable(value):
     return torch.where(value.abs() < 2.0**-16, torch.zeros_like(value), value)
 
 
-def tensors_for(model, name):
-    """Random weights by name, such that every part matters and the logits spread."""
-    family = FAMILIES[name]
-    generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + family.salt)
+def random_weight(key, shape, family, tied, generator):
+    """A random weight by its name, such that every part matters and the logits spread."""
+    noise = torch.randn(shape, generator=generator)
+    width = shape[-1]
+    if len(shape) == 1 and "norm" in key:
+        scale = family.sharp if key.endswith(("q_norm.weight", "k_norm.weight")) else 1.0
+        if tied and key.endswith("model.norm.weight"):
+            scale = 5.0 if family.gemma else 2.0  # makes up for the small embedding
+        value = scale * (0.3 * noise + 1.0) - (1.0 if family.gemma else 0.0)
+    elif len(shape) == 1:
+        value = 0.5 * noise
+    elif "embed_tokens" in key:
+        # A larger tied one only repeats the last token; Gemma multiplies it by 8, the root of the width.
+        value = (1.0 if not tied else 0.08 if family.gemma else 0.2) * noise
+    elif "lm_head" in key:
+        value = 2.5 / width**0.5 * noise
+    elif any(part in key for part in ("q_proj", "k_proj", "qkv_proj")):
+        value = 1.1 * family.sharp / width**0.5 * noise
+    else:
+        value = 1.0 / width**0.5 * noise
+    if key.endswith(("embed_tokens.weight", "lm_head.weight")):
+        value[families.VOCAB:] *= 0.01  # rows of padding, never the greatest
+    return representable(value)
+
+
+def generator_for(name, family):
+    """Random numbers of a fixture's own."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()) + family.salt)
+
+
+def tensors_for(model, name, family):
+    """Random weights of a model of the reference."""
+    generator = generator_for(name, family)
     tied = model.config.get_text_config().tie_word_embeddings
-    tensors = {}
-    for key, value in model.state_dict().items():
-        if tied and key == "lm_head.weight":
-            continue
-        noise = torch.randn(value.shape, generator=generator)
-        width = value.shape[-1]
-        if value.dim() == 1 and "norm" in key:
-            scale = family.sharp if key.endswith(("q_norm.weight", "k_norm.weight")) else 1.0
-            if tied and key.endswith("model.norm.weight"):
-                scale = 5.0 if family.gemma else 2.0  # makes up for the small embedding
-            value = scale * (0.3 * noise + 1.0) - (1.0 if family.gemma else 0.0)
-        elif value.dim() == 1:
-            value = 0.5 * noise
-        elif "embed_tokens" in key:
-            # A larger tied one only repeats the last token; Gemma multiplies it by 8, the root of the width.
-            value = (1.0 if not tied else 0.08 if family.gemma else 0.2) * noise
-        elif "lm_head" in key:
-            value = 2.5 / width**0.5 * noise
-        elif any(part in key for part in ("q_proj", "k_proj", "qkv_proj")):
-            value = 1.1 * family.sharp / width**0.5 * noise
-        else:
-            value = 1.0 / width**0.5 * noise
-        if key.endswith(("embed_tokens.weight", "lm_head.weight")):
-            value[families.VOCAB:] *= 0.01  # rows of padding, never the greatest
-        tensors[key] = representable(value)
-    return tensors
+    return {
+        key: random_weight(key, value.shape, family, tied, generator)
+        for key, value in model.state_dict().items() if not (tied and key == "lm_head.weight")
+    }
 
 
 def published_name(key):
@@ -139,15 +146,20 @@ def wrap(tokenizer):
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False)
 
 
+def write_texts(folder, family):
+    """Everything of the checkpoint that is neither weights nor `config.json`."""
+    write_json(folder / "generation_config.json", family.generation)
+    make, extra = families.TOKENIZERS[family.tokenizer]
+    write_tokenizer(folder, make(), extra, family.eos, family.template, family.place)
+
+
 def write(name, folder):
     """The checkpoint without its goldens; returns the reference's model and its tensors."""
     family = FAMILIES[name]
     model = build(family.config, folder)
-    tensors = tensors_for(model, name)
+    tensors = tensors_for(model, name, family)
     write_weights(folder, tensors, family)
-    write_json(folder / "generation_config.json", family.generation)
-    make, extra = families.TOKENIZERS[family.tokenizer]
-    write_tokenizer(folder, make(), extra, family.eos, family.template, family.place)
+    write_texts(folder, family)
     fill(model, tensors)
     return model, tensors
 

@@ -4,4 +4,5 @@ pub mod attention;
 pub mod devices;
 pub mod engines;
 pub mod fixtures;
+pub mod greedy;
 pub mod spy;

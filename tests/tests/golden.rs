@@ -5,19 +5,15 @@ use inference_core::CacheDtype;
 use inference_cpu::{Cpu, Level};
 use inference_engine::{
     config::Config,
-    decoder::{Decoder, Source},
+    decoder::Source,
     device::Device,
     families,
     naive::Naive,
     weights::{DType, SafeTensors},
 };
 use inference_tests::{
-    devices::distance,
     fixtures::{self, Prompt},
-};
-use inference_text::{
-    blocks::BlockPool,
-    scheduler::{Flow, NoReuse, Scheduler, Sequence, Wanted},
+    greedy,
 };
 use std::path::Path;
 
@@ -48,34 +44,7 @@ fn run<D: Device>(
         path,
         progress: &|_| {},
     };
-    let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
-    let blocks = (prompt.tokens.len() + prompt.greedy.len()).div_ceil(device.block_len());
-    let decoder = Decoder::load(device, architecture, source).expect("loads");
-    let mut cache = device.cache(&layers, blocks, cache).expect("fits");
-    let pool = BlockPool::new(blocks, device.block_len());
-    let restart_above = decoder.architecture().restart_above();
-    let mut scheduler = Scheduler::new(pool, 1, chunk).restart_above(restart_above);
-    scheduler.add(Sequence::new(prompt.tokens.clone(), Wanted::Last, ()));
-    let (mut first, mut tokens) = (Vec::new(), Vec::new());
-    while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse);
-        let logits = decoder.forward(device, &mut cache, &step).expect("runs");
-        let logits = device.read(logits).expect("reads");
-        scheduler.finish_step(&step, |sequence, advance| {
-            if !advance.complete {
-                return Flow::Continue;
-            }
-            if first.is_empty() {
-                first = logits.clone();
-            }
-            let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
-            let token = best.expect("there are logits") as u32;
-            sequence.tokens.push(token);
-            tokens.push(token);
-            if tokens.len() == prompt.greedy.len() { Flow::Done } else { Flow::Continue }
-        });
-    }
-    (first, tokens)
+    greedy::run(device, architecture, source, prompt, cache, chunk)
 }
 
 /// Compares a fixture in `dtype` on `device` with its golden values.
@@ -93,17 +62,7 @@ fn check<D: Device>(device: &D, what: &str, name: &str, dtype: DType, chunk: usi
         }
         let (logits, tokens) = run(device, dir.path(), &prompt, cache, chunk);
         let at = format!("{name} in {dtype:?} on {what}, prompt {:?}", prompt.name);
-        let distance = distance(&logits, &prompt.logits);
-        assert!(distance <= tolerance(dtype), "{at}: logits are {distance:.1e} off");
-        // A logit may be off by the tolerance times the typical logit, in either direction.
-        let typical = prompt.logits.iter().map(|l| f64::from(l * l)).sum::<f64>();
-        let typical = (typical / prompt.logits.len() as f64).sqrt();
-        for (i, margin) in prompt.margins.iter().enumerate() {
-            if f64::from(*margin) < 4.0 * tolerance(dtype) * typical {
-                break;
-            }
-            assert_eq!(tokens[i], prompt.greedy[i], "{at}: token {i} of {tokens:?}");
-        }
+        greedy::compare(&at, &prompt, &logits, &tokens, tolerance(dtype));
     }
 }
 

@@ -1,5 +1,9 @@
 //! `config.json`, read with suspicion: every field is checked where it is read, and every error names file and field.
 
+mod quantisation;
+
+pub use self::quantisation::{Awq, Fp8, Gptq, Mlx, MlxForm, MlxMode, PackedForm, Quantised};
+
 use crate::families;
 use inference_core::{Error, Result};
 use inference_text::files;
@@ -62,27 +66,6 @@ impl Config {
         let (outer, inner) = (root.string("model_type")?, text.string("model_type")?);
         let found = outer.filter(known).or(inner.filter(known)).or(outer).or(inner);
         found.ok_or_else(|| root.error("model_type", "is missing"))
-    }
-
-    /// Refuses a checkpoint whose weights are quantised, by the name of the format.
-    ///
-    /// # Errors
-    /// [`Error::InvalidFile`] if the configuration says so, in either dialect (MLX, Hugging Face).
-    pub fn refuse_quantised(&self) -> Result<()> {
-        for part in [self.root(), self.text()?] {
-            for name in ["quantization", "quantization_config"] {
-                let Some(quantised) = part.section(name)?.filter(|s| !s.fields.is_empty()) else {
-                    continue;
-                };
-                let fallback = if name == "quantization" { "mlx" } else { "an unnamed format" };
-                let method = quantised.string("quant_method").ok().flatten().unwrap_or(fallback);
-                let bits = quantised.get("bits").and_then(Value::as_u64);
-                let bits = bits.map(|b| format!(", {b} bits")).unwrap_or_default();
-                let reason = format!("weights quantised with {method:.40}{bits} can't be read yet");
-                return Err(part.error(name, reason));
-            }
-        }
-        Ok(())
     }
 }
 

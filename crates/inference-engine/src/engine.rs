@@ -6,7 +6,11 @@ use crate::{
     decoder::{Decoder, Source},
     device::Device,
     families::{self, Family},
+<<<<<<< HEAD
     weights::{DType, Kind, Quantising, SafeTensors, Weights},
+=======
+    weights::{DType, Folder, Matrix, Weights},
+>>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
 };
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
@@ -80,19 +84,21 @@ pub fn load<D: Device + 'static>(
     end_tokens.extend(tokenizer.end_tokens());
     let (path, options) = (path.to_owned(), options.clone());
     Served::start(Texts { tokenizer, template, end_tokens }, move || {
-        place(&path, &options, &setup, family, architecture, open()?)
+        place(&path, &config, &options, &setup, family, architecture, open()?)
     })
 }
 
 /// The part of loading that runs on the engine's thread.
 fn place<D: Device>(
     path: &Path,
+    config: &Config,
     options: &LoadOptions,
     setup: &Setup,
     family: &Family,
     architecture: Architecture,
     device: D,
 ) -> Result<Loaded<OnDevice<D>>> {
+<<<<<<< HEAD
     let stored = SafeTensors::open(path)?;
     let source = Source {
         weights: &stored,
@@ -103,6 +109,9 @@ fn place<D: Device>(
     };
     let quantising = quantising(options, &source, architecture.layers.len())?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
+=======
+    let weights = Folder::open(path, config)?;
+>>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
     let (total, done) = (weights.bytes(), Cell::new(0));
     let progress = |bytes: u64| {
         done.set((done.get() + bytes).min(total));

@@ -283,38 +283,6 @@ fn a_wrong_rotation_is_named() {
 }
 
 #[test]
-fn quantised_weights_are_refused_by_name() {
-    let cases: &[Breakage<'_>] = &[
-        (
-            "GPTQ",
-            |c| c.config(json!({"quantization_config": {"quant_method": "gptq", "bits": 4}})),
-            field(&[FILE, "`quantization_config`", "gptq", "4 bits"]),
-        ),
-        (
-            "AWQ",
-            |c| c.config(json!({"quantization_config": {"quant_method": "awq"}})),
-            field(&[FILE, "awq"]),
-        ),
-        (
-            "MLX",
-            |c| c.config(json!({"quantization": {"bits": 8, "group_size": 64}})),
-            field(&[FILE, "`quantization`", "mlx", "8 bits"]),
-        ),
-        (
-            "no name",
-            |c| c.config(json!({"quantization_config": {"bits": 3}})),
-            field(&[FILE, "`quantization_config`"]),
-        ),
-        (
-            "not an object",
-            |c| c.config(json!({"quantization_config": true})),
-            field(&[FILE, "`quantization_config`"]),
-        ),
-    ];
-    check_loading("qwen3", cases);
-}
-
-#[test]
 fn wrong_end_tokens_are_named() {
     const GENERATION: &str = "generation_config.json";
     let cases: &[Breakage<'_>] = &[

@@ -88,7 +88,7 @@ pub(super) struct Base<'a> {
 impl<'a> Base<'a> {
     /// Reads them; refuses what would change the result and isn't implemented.
     pub(super) fn read(config: &'a Config, defaults: &'static Defaults) -> Result<Self> {
-        config.refuse_quantised()?;
+        config.quantisation()?;
         let text = config.text()?;
         for (field, only) in FLAGS {
             for part in [&text, &config.root()] {

@@ -300,16 +300,18 @@ fn impossible_configurations_are_errors() {
             "`text_config.final_logit_softcapping` is not supported here",
         ),
         (
-            l(json!({"quantization": {"group_size": 64, "bits": 4}})),
-            "`quantization` weights quantised with mlx, 4 bits can't be read yet",
+            l(json!({"quantization": {"group_size": 64, "bits": 7}})),
+            "`quantization.bits` is 7, which affine doesn't have",
         ),
         (
-            l(json!({"quantization_config": {"quant_method": "gptq", "bits": 3}})),
-            "`quantization_config` weights quantised with gptq, 3 bits can't be read yet",
+            l(
+                json!({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}),
+            ),
+            "`quantization_config` weights quantised with bitsandbytes can't be read; MLX",
         ),
         (
-            json!({"model_type": "gemma3", "text_config": {"quantization_config": {"quant_method": "fp8"}}}),
-            "`text_config.quantization_config` weights quantised with fp8 can't be read yet",
+            json!({"model_type": "gemma3", "text_config": {"quantization_config": {"quant_method": "hqq"}}}),
+            "`text_config.quantization_config` weights quantised with hqq can't be read",
         ),
     ];
     for (config, expected) in cases {

@@ -1,16 +1,31 @@
 //! Where parameters come from. Every checkpoint format ends here as named tensors in Hugging Face's layout.
 
 mod affine;
+mod awq;
+mod convert;
+mod folder;
+mod fp8;
+mod gptq;
 mod header;
 mod mapped;
+<<<<<<< HEAD
 mod quantise;
 mod quantising;
+=======
+mod microscaling;
+mod mlx;
+mod packed;
+>>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
 mod safetensors;
 
 pub use self::{
     affine::{Affine, Matrix},
+<<<<<<< HEAD
     quantise::quantise,
     quantising::{Planned, Quantising},
+=======
+    folder::Folder,
+>>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
     safetensors::SafeTensors,
 };
 

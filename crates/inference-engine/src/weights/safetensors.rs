@@ -1,12 +1,13 @@
 //! A folder of safetensors files (<https://github.com/huggingface/safetensors#format>).
 
 use super::{DType, RawTensor, Weights, header, mapped::Mapped};
+use bytes::Bytes;
 use inference_core::{Error, Result};
 use inference_text::files;
 use serde_json::Value;
 use std::{
     collections::{BTreeSet, HashMap, hash_map::Entry},
-    fs,
+    fmt, fs,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -94,25 +95,87 @@ impl SafeTensors {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
+
+    /// The tensor called `name`, of whatever type.
+    pub(super) fn part(&self, name: &str) -> Option<Part<'_>> {
+        self.tensors.get(name).map(Part)
+    }
+
+    /// The tensor called `name`, of whatever type, that must be there.
+    pub(super) fn needed(&self, name: &str) -> Result<Part<'_>> {
+        self.part(name).ok_or_else(|| self.missing(name))
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        Error::MissingTensor { name: name.to_owned(), path: self.dir.clone() }
+    }
+}
+
+/// A tensor as it is stored, for those who know what its bytes mean.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part<'a>(&'a Stored);
+
+impl<'a> Part<'a> {
+    /// Such as `U32`.
+    pub(super) fn dtype(self) -> &'a str {
+        &self.0.tensor.dtype
+    }
+
+    pub(super) fn shape(self) -> &'a [usize] {
+        &self.0.tensor.shape
+    }
+
+    /// `[rows, columns]`
+    ///
+    /// # Errors
+    /// It is not a matrix.
+    pub(super) fn matrix(self) -> Result<[usize; 2]> {
+        <[usize; 2]>::try_from(self.shape()).map_err(|_| {
+            let dimensions = self.shape().len();
+            self.error(format!("has {dimensions} dimensions, but must be a matrix"))
+        })
+    }
+
+    pub(super) fn bytes(self) -> &'a Bytes {
+        &self.0.tensor.bytes
+    }
+
+    pub(super) fn numbers(self) -> u64 {
+        self.0.tensor.numbers()
+    }
+
+    /// Lets its memory go; who reads it again, reads the file again.
+    pub(super) fn release(self) {
+        self.0.mapped.release(&self.0.tensor.bytes);
+    }
+
+    /// An error about it.
+    pub(super) fn error(self, reason: impl fmt::Display) -> Error {
+        let name = &self.0.tensor.name;
+        Error::file(&*self.0.file, format!("tensor `{name}` {reason}"))
+    }
+
+    /// It, if it is of a type that we compute with.
+    pub(super) fn floats(self) -> Option<RawTensor> {
+        let dtype = match self.dtype() {
+            "F32" => DType::F32,
+            "F16" => DType::F16,
+            "BF16" => DType::Bf16,
+            _ => return None,
+        };
+        Some(RawTensor { dtype, shape: self.shape().to_vec(), bytes: self.bytes().clone() })
+    }
 }
 
 impl Weights for SafeTensors {
     fn get(&self, name: &str) -> Result<RawTensor> {
-        let Some(Stored { file, tensor, .. }) = self.tensors.get(name) else {
-            return Err(Error::MissingTensor { name: name.to_owned(), path: self.dir.clone() });
-        };
-        let dtype = match tensor.dtype.as_str() {
-            "F32" => DType::F32,
-            "F16" => DType::F16,
-            "BF16" => DType::Bf16,
-            other => {
-                let reason = format!(
-                    "tensor `{name}` is stored as {other:.40}, which can't be computed with; F32, F16 and BF16 can"
-                );
-                return Err(Error::file(&**file, reason));
-            }
-        };
-        Ok(RawTensor { dtype, shape: tensor.shape.clone(), bytes: tensor.bytes.clone() })
+        let part = self.needed(name)?;
+        part.floats().ok_or_else(|| {
+            let dtype = part.dtype();
+            part.error(format!(
+                "is stored as {dtype:.40}, which can't be computed with; F32, F16 and BF16 can"
+            ))
+        })
     }
 
     fn has(&self, name: &str) -> bool {
@@ -120,8 +183,8 @@ impl Weights for SafeTensors {
     }
 
     fn release(&self, module: &str) {
-        if let Some(stored) = self.tensors.get(&format!("{module}.weight")) {
-            stored.mapped.release(&stored.tensor.bytes);
+        if let Some(part) = self.part(&format!("{module}.weight")) {
+            part.release();
         }
     }
 
