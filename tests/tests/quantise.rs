@@ -133,7 +133,7 @@ fn what_can_not_be_quantised_is_an_error_that_names_it() {
         }
         raw(DType::F32, &from.shape, &numbers)
     });
-    let error = cpu(dir.path(), &LoadOptions::default().quantise(4)).err().expect("an error");
+    let error = cpu(dir.path(), &LoadOptions::default().quantise(4)).expect_err("an error");
     let message = error.to_string();
     assert!(matches!(error, Error::InvalidFile { .. }), "{message}");
     assert!(message.contains(broken) && message.contains("not finite"), "{message}");

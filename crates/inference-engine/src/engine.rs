@@ -6,11 +6,7 @@ use crate::{
     decoder::{Decoder, Source},
     device::Device,
     families::{self, Family},
-<<<<<<< HEAD
-    weights::{DType, Kind, Quantising, SafeTensors, Weights},
-=======
-    weights::{DType, Folder, Matrix, Weights},
->>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
+    weights::{DType, Folder, Kind, Quantising, Weights},
 };
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
@@ -98,8 +94,7 @@ fn place<D: Device>(
     architecture: Architecture,
     device: D,
 ) -> Result<Loaded<OnDevice<D>>> {
-<<<<<<< HEAD
-    let stored = SafeTensors::open(path)?;
+    let stored = Folder::open(path, config)?;
     let source = Source {
         weights: &stored,
         names: &family.names,
@@ -109,9 +104,6 @@ fn place<D: Device>(
     };
     let quantising = quantising(options, &source, architecture.layers.len())?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
-=======
-    let weights = Folder::open(path, config)?;
->>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
     let (total, done) = (weights.bytes(), Cell::new(0));
     let progress = |bytes: u64| {
         done.set((done.get() + bytes).min(total));

@@ -8,24 +8,18 @@ mod fp8;
 mod gptq;
 mod header;
 mod mapped;
-<<<<<<< HEAD
-mod quantise;
-mod quantising;
-=======
 mod microscaling;
 mod mlx;
 mod packed;
->>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
+mod quantise;
+mod quantising;
 mod safetensors;
 
 pub use self::{
     affine::{Affine, Matrix},
-<<<<<<< HEAD
+    folder::Folder,
     quantise::quantise,
     quantising::{Planned, Quantising},
-=======
-    folder::Folder,
->>>>>>> 32ad5a181f9dd019a78297db6b3460260214df10
     safetensors::SafeTensors,
 };
 
