@@ -11,7 +11,9 @@ pub mod device;
 mod engine;
 pub mod families;
 pub mod naive;
+mod quantise;
 pub mod step;
 pub mod weights;
 
 pub use engine::{Setup, load};
+pub use quantise::quantise;

@@ -14,6 +14,7 @@ mod packed;
 mod quantise;
 mod quantising;
 mod safetensors;
+mod writer;
 
 pub use self::{
     affine::{Affine, Matrix},
@@ -21,6 +22,10 @@ pub use self::{
     quantise::quantise,
     quantising::{Planned, Quantising},
     safetensors::SafeTensors,
+};
+pub(crate) use self::{
+    safetensors::Part,
+    writer::{Entry, Writer},
 };
 
 use bytes::Bytes;
