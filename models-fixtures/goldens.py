@@ -161,11 +161,15 @@ def half_errors(model, prompts):
     return {name: float((last_logits(half, ids) - full[name]).norm() / full[name].norm()) for name, _, ids in prompts}
 
 
+def reference():
+    return {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]}
+
+
 def golden(model, tokenizer, prompts, chat_names):
     """`golden.json` of a checkpoint; `prompts` are (name, text, ids)."""
     errors = half_errors(model, prompts)
     return {
-        "reference": {"transformers": transformers.__version__, "torch": torch.__version__.split("+")[0]},
+        "reference": reference(),
         "prompts": [prompt(model, tokenizer, *entry) | {"bf16": round(errors[entry[0]], 4)} for entry in prompts],
         "encode": encode_cases(tokenizer), "decode": decode_cases(tokenizer), "chats": chats(tokenizer, chat_names),
     }

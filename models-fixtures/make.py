@@ -2,6 +2,7 @@
 
     python make.py all            every family fixture and templates.json
     python make.py NAME...        these (a family, `templates`, or `storyteller` for its goldens)
+                                  quantised ones are made by quantised.py
     python make.py --check        makes everything again in a temporary folder and compares
 
 Exit status 1 and a line for each difference when something differs. The storyteller is trained by
@@ -18,6 +19,7 @@ import torch
 
 import checkpoint
 import goldens
+import quantised
 import storyteller
 import templates_table
 from families import FAMILIES
@@ -151,6 +153,7 @@ def check():
             make(name, folder)
             faults += compare(name, HERE / name, folder)
     faults += storyteller.check(compare_goldens)
+    faults += quantised.check(compare_goldens)
     print("\n".join(faults) or "all fixtures are as made")
     return 1 if faults else 0
 

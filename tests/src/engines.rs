@@ -5,13 +5,7 @@ use crate::{
     spy::{Seen, Spy},
 };
 use inference_core::{CacheDtype, LoadOptions, Result};
-use inference_engine::{
-    Setup,
-    config::Config,
-    device::Device,
-    families,
-    weights::{SafeTensors, Weights},
-};
+use inference_engine::{Setup, checkpoint::Checkpoint, device::Device};
 use inference_text::Served;
 use std::{path::Path, sync::Arc};
 
@@ -67,14 +61,9 @@ impl Plan {
 
 /// Bytes of a fixture's weights and of so many blocks of cache.
 fn weights_and_blocks<D: Device>(path: &Path, device: &D, blocks: usize) -> u64 {
-    let config = Config::open(path).expect("opens");
-    let family = families::find(config.model_type().expect("says")).expect("is known");
-    let layers: Vec<_> = (family.describe)(&config)
-        .expect("is described")
-        .layers
-        .into_iter()
-        .map(|l| l.attention)
-        .collect();
-    let weights = SafeTensors::open(path).expect("opens").bytes();
+    let checkpoint = Checkpoint::open(path).expect("is described");
+    let layers: Vec<_> =
+        checkpoint.architecture().layers.iter().map(|l| l.attention.clone()).collect();
+    let weights = checkpoint.weights().expect("opens").bytes();
     weights + blocks as u64 * device.block_bytes(&layers, CacheDtype::F32)
 }

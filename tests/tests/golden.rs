@@ -1,16 +1,9 @@
 //! Every family's fixture gives the logits and the greedy tokens of the reference implementation, on every device and
 //! in every type of weights.
 
-use inference_core::CacheDtype;
+use inference_core::{CacheDtype, Format};
 use inference_cpu::{Cpu, Level};
-use inference_engine::{
-    config::Config,
-    decoder::Source,
-    device::Device,
-    families,
-    naive::Naive,
-    weights::{DType, SafeTensors},
-};
+use inference_engine::{checkpoint::Checkpoint, device::Device, naive::Naive, weights::DType};
 use inference_tests::{
     fixtures::{self, Prompt},
     greedy,
@@ -33,24 +26,29 @@ fn run<D: Device>(
     cache: CacheDtype,
     chunk: usize,
 ) -> (Vec<f32>, Vec<u32>) {
-    let config = Config::open(path).expect("opens");
-    let family = families::find(config.model_type().expect("says")).expect("is known");
-    let architecture = (family.describe)(&config).expect("is described");
-    let weights = SafeTensors::open(path).expect("opens");
-    let source = Source {
-        weights: &weights,
-        names: &family.names,
-        norm_offset: family.norm_offset,
-        path,
-        progress: &|_| {},
-    };
-    greedy::run(device, architecture, source, prompt, cache, chunk)
+    let checkpoint = Checkpoint::open(path).expect("is described");
+    let weights = checkpoint.weights().expect("opens");
+    let source = checkpoint.source(&*weights, &|_| {});
+    greedy::run(device, checkpoint.architecture().clone(), source, prompt, cache, chunk)
 }
 
 /// Compares a fixture in `dtype` on `device` with its golden values.
 fn check<D: Device>(device: &D, what: &str, name: &str, dtype: DType, chunk: usize, long: bool) {
     let dir = tempfile::tempdir().expect("a folder");
     fixtures::convert(name, dtype, dir.path());
+    check_model(device, what, name, dir.path(), dtype, chunk, long);
+}
+
+/// The same for the model at `path`, which is the fixture in `dtype`.
+fn check_model<D: Device>(
+    device: &D,
+    what: &str,
+    name: &str,
+    path: &Path,
+    dtype: DType,
+    chunk: usize,
+    long: bool,
+) {
     let cache = match dtype {
         DType::F32 => CacheDtype::F32,
         DType::F16 => CacheDtype::F16,
@@ -60,7 +58,7 @@ fn check<D: Device>(device: &D, what: &str, name: &str, dtype: DType, chunk: usi
         if (prompt.tokens.len() > 1000) != long {
             continue;
         }
-        let (logits, tokens) = run(device, dir.path(), &prompt, cache, chunk);
+        let (logits, tokens) = run(device, path, &prompt, cache, chunk);
         let at = format!("{name} in {dtype:?} on {what}, prompt {:?}", prompt.name);
         greedy::compare(&at, &prompt, &logits, &tokens, tolerance(dtype));
     }
@@ -98,4 +96,21 @@ fn long_prompts_meet_the_golden_values() {
         }
         check(&Naive::default(), "naive", &name, DType::F32, 512, true);
     }
+}
+
+/// Its numbers are those of the folder, so its golden values are.
+#[test]
+fn gguf_files_meet_the_golden_values() {
+    let cpu = Cpu::new(2).expect("starts");
+    let mut met = 0;
+    for name in fixtures::families() {
+        let Some(path) = fixtures::model(&name, Format::Gguf) else { continue };
+        for long in [false, true] {
+            check_model(&cpu, "cpu, GGUF", &name, &path, DType::Bf16, 256, long);
+        }
+        let naive = Naive { block_len: 7 };
+        check_model(&naive, "naive, GGUF", &name, &path, DType::Bf16, 16, false);
+        met += 1;
+    }
+    assert_eq!(met, fixtures::families().len() - 1, "all but llama-dynamic");
 }

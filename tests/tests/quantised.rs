@@ -27,8 +27,14 @@ const EXACT: f64 = 1e-4;
 const ROUNDED: f64 = 5e-2;
 
 /// Every checkpoint in `quantised/`, and how most of its matrices are.
-const CHECKPOINTS: [(&str, u8, Option<usize>); 2] =
-    [("mlx", 4, Some(64)), ("mlx-nested", 4, Some(64))];
+const CHECKPOINTS: [(&str, u8, Option<usize>); 6] = [
+    ("mlx", 4, Some(64)),
+    ("mlx-nested", 4, Some(64)),
+    ("gptq", 4, Some(128)),
+    ("gptq-act-order", 4, Some(32)),
+    ("awq", 4, Some(64)),
+    ("fp8", 8, None),
+];
 
 /// Runs a prompt of the checkpoint `path`, and compares.
 fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, tolerance: f64) {
@@ -144,5 +150,37 @@ fn every_width_and_group_of_mlx_gives_its_logits() {
             };
             check_everywhere(file, dir.path(), &prompt);
         }
+    }
+}
+
+#[test]
+fn single_matrices_are_what_is_meant_to_the_last_bit() {
+    let from = fixtures::path("quantised/packings");
+    let text = fs::read(from.join("golden.json")).expect("is readable");
+    let cases: BTreeMap<String, Value> = serde_json::from_slice(&text).expect("is JSON");
+    assert_eq!(cases.len(), 11);
+    for (name, settings) in cases {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = json!({"model_type": "llama", "quantization_config": settings});
+        fs::write(dir.path().join("config.json"), config.to_string()).expect("is written");
+        let file = dir.path().join("model.safetensors");
+        fs::copy(from.join(format!("{name}.safetensors")), file).expect("is copied");
+        let config = Config::open(dir.path()).expect("opens");
+        let weights = Folder::open(dir.path(), &config).expect("opens");
+        assert!(weights.has("module.weight"), "{name}");
+        let (meant, matrix) = (weights.get("meant").expect("is there"), weights.matrix("module"));
+        let matrix = matrix.expect("is read");
+        assert_eq!(matrix.shape(), meant.shape, "{name}");
+        assert!(matrix.to_f32() == meant.to_f32(), "{name} is not what is meant");
+        // What was counted before it was read.
+        let rest = meant.bytes.len() as u64;
+        let numbers: usize = meant.shape.iter().product();
+        assert_eq!(weights.parameters(), 2 * numbers as u64, "{name}");
+        let (priced, taken) = (weights.bytes() - rest, matrix.bytes());
+        assert!(priced >= taken && priced < taken + taken / 2, "{name}: {taken} of {priced}");
+        // It can be had again after its memory was given back.
+        weights.release("module");
+        let again = weights.matrix("module").expect("is read").to_f32();
+        assert!(again == meant.to_f32(), "{name} is another after it was released");
     }
 }

@@ -23,6 +23,12 @@ const FILES: [&str; 5] = [
     "golden.json",
 ];
 
+/// Where fixtures of quantised formats are.
+const QUANTISED: &str = "quantised";
+
+/// Those among them that are no checkpoints, but many files of weights with one file of golden values.
+const SETS: [&str; 2] = ["grid", "packings"];
+
 /// Arguments of `fixtures`.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
@@ -44,11 +50,11 @@ pub(crate) fn run(args: &Args) -> Result {
         total += bytes;
         let fault = verify(folder);
         let state = fault.as_deref().unwrap_or("complete");
-        println!("{:16} {:>7.1} KiB  {state}", name(folder), bytes as f64 / 1024.0);
+        println!("{:24} {:>7.1} KiB  {state}", name(folder), bytes as f64 / 1024.0);
         faults.extend(fault);
     }
     println!(
-        "{:16} {:>7.1} KiB  of at most {} MiB",
+        "{:24} {:>7.1} KiB  of at most {} MiB",
         "all",
         total as f64 / 1024.0,
         MOST_BYTES >> 20
@@ -67,22 +73,24 @@ fn home() -> PathBuf {
     root().join("models-fixtures")
 }
 
-/// The folders of fixtures, sorted: those with a `config.json` or with weights.
+/// The folders of fixtures, sorted: those with a `config.json`, golden values or weights, here and in `quantised`.
 pub(crate) fn folders() -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(home()).map_err(|e| format!("{}: {e}", home().display()))?;
-    let mut all: Vec<_> = entries
-        .filter_map(|e| Some(e.ok()?.path()))
-        .filter(|p| {
+    let mut all = Vec::new();
+    for home in [home(), home().join(QUANTISED)] {
+        let entries = fs::read_dir(&home).map_err(|e| format!("{}: {e}", home.display()))?;
+        all.extend(entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| {
             p.is_dir() && FILES.iter().chain(&["model.safetensors"]).any(|f| p.join(f).exists())
-        })
-        .collect();
+        }));
+    }
     all.sort();
     Ok(all)
 }
 
-/// The folder's own name.
+/// A fixture's name: its folder's, from that of all fixtures on.
 pub(crate) fn name(folder: &Path) -> String {
-    folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+    let inner = folder.strip_prefix(home()).ok();
+    let shown = inner.or(folder.file_name().map(Path::new)).unwrap_or(folder);
+    shown.to_string_lossy().replace('\\', "/")
 }
 
 /// Bytes of the files in a folder.
@@ -93,12 +101,29 @@ pub(crate) fn size(folder: &Path) -> u64 {
 
 /// What is wrong with a fixture; `None` if it is complete.
 pub(crate) fn verify(folder: &Path) -> Option<String> {
+    let of = |set: &&str| folder.ends_with(Path::new(QUANTISED).join(set));
+    if SETS.iter().any(|set| of(&set)) {
+        return set(folder).err();
+    }
     for file in FILES {
         if let Err(fault) = json(&folder.join(file)) {
             return Some(fault);
         }
     }
     weights(folder).err()
+}
+
+/// A set's golden values and all of its files of weights, which must be some, can be read.
+fn set(folder: &Path) -> Result {
+    json(&folder.join("golden.json"))?;
+    let entries = fs::read_dir(folder).map_err(|e| format!("{}: {e}", name(folder)))?;
+    let files = entries.filter_map(|e| Some(e.ok()?.path()));
+    let files: Vec<_> =
+        files.filter(|p| p.extension().is_some_and(|e| e == "safetensors")).collect();
+    if files.is_empty() {
+        return Err("there are no weights".to_owned());
+    }
+    files.iter().try_for_each(|file| tensors(file).map(drop))
 }
 
 /// Every file of weights that there should be can be read, and holds what the index says.
@@ -196,5 +221,19 @@ mod tests {
         let index = r#"{"weight_map": {"a": "model.safetensors"}}"#;
         fs::write(dir.path().join("model.safetensors.index.json"), index).unwrap();
         assert!(verify(dir.path()).unwrap().contains("lacks the tensor a"));
+    }
+
+    #[test]
+    fn a_set_has_golden_values_and_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let set = dir.path().join("quantised/grid");
+        fs::create_dir_all(&set).unwrap();
+        assert!(verify(&set).unwrap().starts_with("golden.json"));
+        fs::write(set.join("golden.json"), "{}").unwrap();
+        assert!(verify(&set).unwrap().contains("no weights"));
+        fs::write(set.join("a.safetensors"), *b"\x02\0\0\0\0\0\0\0{}").unwrap();
+        assert_eq!(verify(&set), None);
+        fs::write(set.join("b.safetensors"), b"short").unwrap();
+        assert!(verify(&set).unwrap().starts_with("b.safetensors"));
     }
 }

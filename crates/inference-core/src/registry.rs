@@ -7,8 +7,8 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-/// Names in the order of preference for the automatic choice; others follow, sorted.
-const PREFERENCE: [&str; 5] = ["metal", "rocm", "cuda", "llama_cpp", "cpu"];
+/// Names in the order of preference for the automatic choice; others follow, sorted. Our own go before a foreign one.
+const PREFERENCE: [&str; 5] = ["metal", "rocm", "cuda", "cpu", "llama_cpp"];
 
 /// Backends by name. A plain value; the facade holds one for the process.
 #[derive(Default)]
@@ -141,7 +141,10 @@ mod tests {
     use super::*;
     use crate::DeviceInfo;
 
-    struct Fixed(&'static str, Option<&'static str>, Format);
+    const FOLDERS: &[Format] = &[Format::Safetensors];
+    const FILES: &[Format] = &[Format::Gguf];
+
+    struct Fixed(&'static str, Option<&'static str>, &'static [Format]);
     impl Backend for Fixed {
         fn name(&self) -> &str {
             self.0
@@ -150,7 +153,7 @@ mod tests {
             self.1.map_or(Availability::Available, |r| Availability::Unavailable(r.to_owned()))
         }
         fn reads(&self, format: Format) -> bool {
-            format == self.2
+            self.2.contains(&format)
         }
         fn devices(&self) -> Vec<DeviceInfo> {
             Vec::new()
@@ -172,8 +175,8 @@ mod tests {
             message(&registry, "m", &default)
                 .starts_with("no backends registered: enable a backend feature")
         );
-        registry.register(Fixed("cpu", None, Format::Safetensors));
-        registry.register(Fixed("rocm", Some("no libamdhip64.so"), Format::Safetensors));
+        registry.register(Fixed("cpu", None, FOLDERS));
+        registry.register(Fixed("rocm", Some("no libamdhip64.so"), FOLDERS));
         let named = |name: &str| LoadOptions::default().backend(name);
         assert!(
             message(&registry, "m", &named("tpu")).starts_with("backend \"tpu\" not registered")
@@ -187,10 +190,10 @@ mod tests {
     #[test]
     fn the_first_available_backend_that_reads_the_format_wins() {
         let registry = Registry::new();
-        registry.register(Fixed("aaa", None, Format::Safetensors));
-        registry.register(Fixed("cpu", None, Format::Safetensors));
-        registry.register(Fixed("metal", Some("not a Mac"), Format::Safetensors));
-        registry.register(Fixed("llama_cpp", None, Format::Gguf));
+        registry.register(Fixed("aaa", None, FOLDERS));
+        registry.register(Fixed("cpu", None, FOLDERS));
+        registry.register(Fixed("metal", Some("not a Mac"), FOLDERS));
+        registry.register(Fixed("llama_cpp", None, FILES));
         assert_eq!(registry.list(), ["aaa", "cpu", "llama_cpp", "metal"]);
         let default = LoadOptions::default();
         assert!(message(&registry, "folder", &default).contains("cpu was chosen"));
@@ -202,15 +205,20 @@ mod tests {
         );
         assert_eq!(
             registry.default_backend().map(|b| b.name().to_owned()).ok().as_deref(),
-            Some("llama_cpp")
+            Some("cpu")
         );
+        // Our own engine reads both, and goes first.
+        registry.register(Fixed("cpu", None, &[Format::Safetensors, Format::Gguf]));
+        assert!(message(&registry, "x.gguf", &default).contains("cpu was chosen"));
+        let named = LoadOptions::default().backend("llama_cpp");
+        assert!(message(&registry, "x.gguf", &named).contains("llama_cpp was chosen"));
     }
 
     #[test]
     fn none_available_is_another_error_than_none_registered() {
         let registry = Registry::new();
-        registry.register(Fixed("metal", Some("not a Mac"), Format::Safetensors));
-        registry.register(Fixed("rocm", Some("no driver"), Format::Safetensors));
+        registry.register(Fixed("metal", Some("not a Mac"), FOLDERS));
+        registry.register(Fixed("rocm", Some("no driver"), FOLDERS));
         let all = message(&registry, "m", &LoadOptions::default());
         assert_eq!(
             all,
@@ -221,8 +229,8 @@ mod tests {
     #[test]
     fn registering_again_replaces() {
         let registry = Registry::new();
-        registry.register(Fixed("cpu", Some("old"), Format::Safetensors));
-        registry.register(Fixed("cpu", None, Format::Safetensors));
+        registry.register(Fixed("cpu", Some("old"), FOLDERS));
+        registry.register(Fixed("cpu", None, FOLDERS));
         assert_eq!(registry.list(), ["cpu"]);
         assert!(message(&registry, "m", &LoadOptions::default()).contains("cpu was chosen"));
     }

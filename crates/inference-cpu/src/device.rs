@@ -109,7 +109,7 @@ impl Device for Cpu {
     }
 
     fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Linear> {
-        Ok(Linear::new(parts, bias))
+        Linear::new(&self.pool, parts, bias)
     }
 
     fn is_shared(&self, map: &Linear) -> bool {

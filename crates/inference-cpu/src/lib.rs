@@ -6,6 +6,7 @@ mod elementwise;
 mod linear;
 mod machine;
 mod math;
+mod memory;
 mod pool;
 mod simd;
 mod tensor;
@@ -45,7 +46,7 @@ impl Backend for CpuBackend {
     }
 
     fn reads(&self, format: Format) -> bool {
-        format == Format::Safetensors
+        matches!(format, Format::Safetensors | Format::Gguf)
     }
 
     fn devices(&self) -> Vec<DeviceInfo> {

@@ -38,6 +38,11 @@ impl Config {
         Ok(Self { file, root })
     }
 
+    /// The configuration that another format's metadata amounts to; `file` is for messages.
+    pub(crate) fn of(file: &Path, root: Map<String, Value>) -> Self {
+        Self { file: file.to_owned(), root }
+    }
+
     /// The whole file.
     pub fn root(&self) -> Section<'_> {
         Section { file: &self.file, name: String::new(), fields: &self.root }

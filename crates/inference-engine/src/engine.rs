@@ -2,15 +2,14 @@
 
 use crate::{
     arch::{Architecture, Attention},
-    config::{self, Config},
+    checkpoint::Checkpoint,
     decoder::{Decoder, Source},
     device::Device,
-    families::{self, Family},
-    weights::{DType, Folder, Kind, Quantising, Weights},
+    weights::{DType, Kind, Quantising, Weights},
 };
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
-    ChatTemplate, MemoryUse, Served, Texts, Tokenizer,
+    MemoryUse, Served,
     runner::{Capacity, Forward, Loaded},
     scheduler::Reuse,
     step::Step,
@@ -56,7 +55,7 @@ impl<D: Device> Forward for OnDevice<D> {
 
 impl<D: Device> Reuse for OnDevice<D> {}
 
-/// Loads the folder `path` onto the device that `open` gives. `open` runs on the model's own thread, where the device
+/// Loads the folder or the GGUF file `path` onto the device that `open` gives. `open` runs on the model's own thread, where the device
 /// then stays.
 ///
 /// # Errors
@@ -71,38 +70,22 @@ pub fn load<D: Device + 'static>(
     if let GpuLayers::Count(_) = options.gpu_layers {
         return Err(Error::unsupported("gpu_layers as a number", setup.backend));
     }
-    let config = Config::open(path)?;
-    let family = families::find(config.model_type()?)?;
-    let architecture = (family.describe)(&config)?;
-    let tokenizer = Tokenizer::open(path)?;
-    let template = ChatTemplate::open(path, &tokenizer)?;
-    let mut end_tokens = config::end_tokens(path)?;
-    end_tokens.extend(tokenizer.end_tokens());
-    let (path, options) = (path.to_owned(), options.clone());
-    Served::start(Texts { tokenizer, template, end_tokens }, move || {
-        place(&path, &config, &options, &setup, family, architecture, open()?)
-    })
+    let checkpoint = Checkpoint::open(path)?;
+    let (texts, options) = (checkpoint.texts()?, options.clone());
+    Served::start(texts, move || place(&checkpoint, &options, &setup, open()?))
 }
 
 /// The part of loading that runs on the engine's thread.
 fn place<D: Device>(
-    path: &Path,
-    config: &Config,
+    checkpoint: &Checkpoint,
     options: &LoadOptions,
     setup: &Setup,
-    family: &Family,
-    architecture: Architecture,
     device: D,
 ) -> Result<Loaded<OnDevice<D>>> {
-    let stored = Folder::open(path, config)?;
-    let source = Source {
-        weights: &stored,
-        names: &family.names,
-        norm_offset: family.norm_offset,
-        path,
-        progress: &|_| (),
-    };
-    let quantising = quantising(options, &source, &architecture)?;
+    let stored = checkpoint.weights()?;
+    let source = checkpoint.source(&*stored, &|_| ());
+    let architecture = checkpoint.architecture();
+    let quantising = quantising(options, &source, architecture)?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
     let (total, done) = (weights.bytes(), Cell::new(0));
     let progress = |bytes: u64| {
@@ -119,13 +102,12 @@ fn place<D: Device>(
     // The caller's limit is for weights and cache; of what the machine has free, something is left for the rest.
     let free = || device.memory().available.saturating_sub(setup.reserve);
     let limit = options.memory_limit.unwrap_or_else(free);
-    let plan = Plan::new(&device, &layers, dtype, &architecture, options, slots, total, limit)?;
-    let decoder = Decoder::load(&device, architecture, source)?;
+    let plan = Plan::new(&device, &layers, dtype, architecture, options, slots, total, limit)?;
+    let decoder = Decoder::load(&device, architecture.clone(), source)?;
     progress(total);
     let cache = device.cache(&layers, plan.blocks, dtype)?;
-    let architecture = decoder.architecture();
     let mut info = ModelInfo::default();
-    info.architecture = family.model_types[0].to_owned();
+    info.architecture = checkpoint.family().model_types[0].to_owned();
     info.vocab_size = architecture.vocab;
     info.layers = architecture.layers.len();
     info.hidden_size = architecture.hidden;

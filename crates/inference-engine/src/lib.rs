@@ -5,11 +5,13 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
 mod engine;
 pub mod families;
+mod gguf;
 pub mod naive;
 mod quantise;
 pub mod step;

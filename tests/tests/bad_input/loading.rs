@@ -126,7 +126,7 @@ fn a_path_without_a_model_is_an_error() {
         (&gone, "NotAModel", &[&shown(&gone), "config.json"]),
         (&weights, "NotAModel", &[&shown(&weights), "config.json"]),
         (Path::new(""), "NotAModel", &["config.json"]),
-        (&gguf, "NoBackendReads", &["GGUF", &shown(&gguf), "cpu", "enable the feature"]),
+        (&gguf, "InvalidFile", &[&shown(&gguf), "4 bytes"]),
         (
             Path::new("https://example.org/v1"),
             "NoBackendReads",

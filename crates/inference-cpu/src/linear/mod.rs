@@ -1,5 +1,6 @@
 //! Linear maps: stacks of matrices, each kind with its own kernels.
 
+mod affine;
 mod dense;
 
 use crate::{
@@ -8,10 +9,12 @@ use crate::{
     simd::Level,
     tensor::Arena,
 };
+use affine::Affine;
 use dense::Dense;
+use inference_core::Result;
 use inference_engine::{
     arch::Activation,
-    weights::{DType, Matrix, RawTensor},
+    weights::Matrix,
 };
 use std::ops::Range;
 
@@ -32,12 +35,22 @@ pub struct Linear {
 #[derive(Debug)]
 enum Stack {
     Dense(Dense),
+    Affine(Affine),
 }
 
 impl Stack {
     fn rows(&self) -> usize {
         match self {
             Self::Dense(dense) => dense.rows(),
+            Self::Affine(affine) => affine.rows(),
+        }
+    }
+
+    /// Whether one call computes both halves with a gate.
+    fn has_halves(&self) -> bool {
+        match self {
+            Self::Dense(_) => true,
+            Self::Affine(affine) => affine.has_halves(),
         }
     }
 }
@@ -46,6 +59,7 @@ impl Stack {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     dense: dense::Scratch,
+    affine: affine::Scratch,
 }
 
 /// Where a product goes: some columns of a matrix.
@@ -74,25 +88,32 @@ impl<'a> Target<'a> {
 
 impl Linear {
     /// The stack of `parts`, whose shapes the decoder has checked.
-    pub(crate) fn new(parts: &[Matrix], bias: Option<&[f32]>) -> Self {
-        let wide: Vec<_> = parts
-            .iter()
-            .map(|part| match part {
-                Matrix::Dense(raw) => raw.clone(),
-                Matrix::Affine(affine) => RawTensor {
-                    dtype: DType::F32,
-                    shape: part.shape().to_vec(),
-                    bytes: bytemuck::cast_slice(&affine.to_f32()).to_vec().into(),
-                },
-            })
-            .collect();
-        let alike = |a: &RawTensor, b: &RawTensor| a.dtype == b.dtype;
-        let stacks: Vec<_> = wide
-            .chunk_by(alike)
-            .map(|parts| Stack::Dense(Dense::new(&parts.iter().collect::<Vec<_>>())))
-            .collect();
+    ///
+    /// # Errors
+    /// Too little memory.
+    pub(crate) fn new(pool: &Pool, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Self> {
+        let alike = |a: &Matrix, b: &Matrix| match (a, b) {
+            (Matrix::Dense(a), Matrix::Dense(b)) => a.dtype == b.dtype,
+            (Matrix::Affine(_), Matrix::Affine(_)) => true,
+            _ => false,
+        };
+        let mut stacks = Vec::new();
+        for parts in parts.chunk_by(alike) {
+            let (mut dense, mut affine) = (Vec::new(), Vec::new());
+            for part in parts {
+                match part {
+                    Matrix::Dense(raw) => dense.push(raw),
+                    Matrix::Affine(matrix) => affine.push(matrix),
+                }
+            }
+            stacks.push(if affine.is_empty() {
+                Stack::Dense(Dense::new(&dense))
+            } else {
+                Stack::Affine(Affine::new(pool, &affine)?)
+            });
+        }
         let rows = stacks.iter().map(Stack::rows).sum();
-        Self { stacks, rows, cols: parts[0].shape()[1], bias: bias.map(<[f32]>::to_vec) }
+        Ok(Self { stacks, rows, cols: parts[0].shape()[1], bias: bias.map(<[f32]>::to_vec) })
     }
 
     /// Outputs.
@@ -116,6 +137,7 @@ impl Linear {
             if row < stack.rows() {
                 return match stack {
                     Stack::Dense(dense) => dense.widen_row(level, row, scale, out),
+                    Stack::Affine(affine) => affine.widen_row(row, scale, out),
                 };
             }
             row -= stack.rows();
@@ -139,8 +161,9 @@ pub(crate) fn product(
     let rows = x.len() / map.cols;
     let columns = if gate.is_some() { map.rows / 2 } else { map.rows };
     assert!(x.len() == rows * map.cols && out.len() == rows * columns);
-    if let (Some(activation), false) = (gate, map.stacks.len() == 1) {
-        // The halves are not of one kind: whole rows first, then the gate.
+    let in_one = map.stacks.len() == 1 && map.stacks[0].has_halves();
+    if let (Some(activation), false) = (gate, in_one) {
+        // The halves are not alike: whole rows first, then the gate.
         let mut whole = arena.tensor(rows, map.rows);
         product(level, pool, arena, scratch, x, map, None, &mut whole.data);
         let whole = &whole.data;
@@ -160,6 +183,9 @@ pub(crate) fn product(
         match stack {
             Stack::Dense(dense) => {
                 dense::product(level, pool, &mut scratch.dense, x, dense, gate, target);
+            }
+            Stack::Affine(affine) => {
+                affine::product(level, pool, &mut scratch.affine, x, affine, gate, target);
             }
         }
         first += stack.rows();

@@ -1,12 +1,16 @@
-//! Sixteen lanes with AVX-512; with its bf16 dot product where the machine has that.
+//! Sixteen lanes with AVX-512; with its dot products where the machine has that.
 
-use super::{Dot, Kernel, Simd, widening_dot};
+use super::{Dot, Kernel, Simd, integer::avx512 as integer, widening_dot};
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512;
 
-/// The same, with the dot product of bf16 pairs.
+/// The same, with the dot product of bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Vnni;
+
+/// The same, with the dot product of bf16 pairs as well.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512Bf16;
 
@@ -19,8 +23,16 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 
 /// # Safety
-/// As [`run`], and AVX-512 BF16.
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512bf16")]
+/// As [`run`], and AVX-512 VNNI.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+pub(super) unsafe fn run_vnni<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the features.
+    unsafe { kernel.run::<Avx512Vnni>() }
+}
+
+/// # Safety
+/// As [`run_vnni`], and AVX-512 BF16.
+#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16")]
 pub(super) unsafe fn run_bf16<K: Kernel>(kernel: K) -> K::Output {
     // SAFETY: the caller vouches for the features.
     unsafe { kernel.run::<Avx512Bf16>() }
@@ -30,9 +42,9 @@ widening_dot!(Bf16, Avx512, u16, load_bf16);
 widening_dot!(F16, Avx512, u16, load_f16);
 widening_dot!(F32, Avx512, f32, load);
 
-/// Writes the same vectors for both levels; they differ in the dot product with bf16 alone.
+/// Writes the same vectors for all levels; they differ in their dot products alone.
 macro_rules! sixteen_lanes {
-    ($name:ident, $bf16:ty) => {
+    ($name:ident, $bf16:ty, $columns:ty) => {
         // SAFETY of all below: the caller has the features, and vouches for the pointers.
         impl Simd for $name {
             type V = __m512;
@@ -41,6 +53,7 @@ macro_rules! sixteen_lanes {
             type Bf16 = $bf16;
             type F16 = F16;
             type F32 = F32;
+            type Columns = $columns;
 
             #[inline(always)]
             unsafe fn splat(x: f32) -> __m512 {
@@ -99,8 +112,9 @@ macro_rules! sixteen_lanes {
     };
 }
 
-sixteen_lanes!(Avx512, Bf16);
-sixteen_lanes!(Avx512Bf16, Pairs);
+sixteen_lanes!(Avx512, Bf16, integer::Plain);
+sixteen_lanes!(Avx512Vnni, Bf16, integer::Vnni);
+sixteen_lanes!(Avx512Bf16, Pairs, integer::Vnni);
 
 /// Products of bf16 pairs, summed in f32 (`vdpbf16ps`).
 #[derive(Clone, Copy)]

@@ -4,15 +4,20 @@
 //! a row's result has the same bits whatever else is computed beside it.
 
 #[cfg(target_arch = "x86_64")]
+#[allow(dead_code, reason = "the products that use it follow")]
+pub(crate) mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod element;
+mod integer;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
 
 pub(crate) use element::Element;
+pub(crate) use integer::{COLUMNS, Columns, LINE};
 
 /// What the machine can do. A lower level may be forced, for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,8 +27,12 @@ pub enum Level {
     Scalar,
     /// x86-64 with AVX2, FMA and F16C.
     Avx2,
+    /// The same with the dot product of bytes (AVX-VNNI).
+    Avx2Vnni,
     /// x86-64 with AVX-512 F, BW, DQ and VL.
     Avx512,
+    /// The same with the dot product of bytes (VNNI).
+    Avx512Vnni,
     /// The same with the dot product of bf16 pairs. Activations are rounded to bf16 where the weights are bf16.
     Avx512Bf16,
     /// AArch64.
@@ -48,10 +57,17 @@ impl Level {
             if avx2 {
                 levels.insert(0, Self::Avx2);
             }
+            if avx2 && is_x86_feature_detected!("avxvnni") {
+                levels.insert(0, Self::Avx2Vnni);
+            }
             if avx512 {
                 levels.insert(0, Self::Avx512);
             }
-            if avx512 && is_x86_feature_detected!("avx512bf16") {
+            let vnni = avx512 && is_x86_feature_detected!("avx512vnni");
+            if vnni {
+                levels.insert(0, Self::Avx512Vnni);
+            }
+            if vnni && is_x86_feature_detected!("avx512bf16") {
                 levels.insert(0, Self::Avx512Bf16);
             }
         }
@@ -73,7 +89,13 @@ impl Level {
             Self::Avx2 => unsafe { avx2::run(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
+            Self::Avx2Vnni => unsafe { avx2::run_vnni(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
             Self::Avx512 => unsafe { avx512::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Vnni => unsafe { avx512::run_vnni(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
             Self::Avx512Bf16 => unsafe { avx512::run_bf16(kernel) },
@@ -116,6 +138,8 @@ pub(crate) trait Simd: Copy {
     type F16: Dot<W = u16>;
     /// The dot product with f32 weights.
     type F32: Dot<W = f32>;
+    /// Sixteen columns of a product with quantised weights.
+    type Columns: Columns;
 
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;

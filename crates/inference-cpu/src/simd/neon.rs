@@ -1,6 +1,6 @@
 //! Four lanes with NEON, which every AArch64 has.
 
-use super::{Kernel, Simd, element::f16_to_f32, widening_dot};
+use super::{Kernel, Simd, element::f16_to_f32, integer::neon::Plain, widening_dot};
 use std::arch::aarch64::*;
 
 #[derive(Clone, Copy)]
@@ -27,6 +27,7 @@ impl Simd for Neon {
     type Bf16 = Bf16;
     type F16 = F16;
     type F32 = F32;
+    type Columns = Plain;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> float32x4_t {

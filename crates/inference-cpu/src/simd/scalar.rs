@@ -1,6 +1,6 @@
 //! Eight lanes in plain Rust, for any machine.
 
-use super::{Simd, element::f16_to_f32, widening_dot};
+use super::{Simd, element::f16_to_f32, integer::scalar::Plain, widening_dot};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar;
@@ -19,6 +19,7 @@ impl Simd for Scalar {
     type Bf16 = Bf16;
     type F16 = F16;
     type F32 = F32;
+    type Columns = Plain;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self::V {

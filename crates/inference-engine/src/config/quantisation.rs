@@ -66,6 +66,8 @@ pub enum MlxMode {
 pub struct Gptq {
     /// `None`: modules differ, and their tensors say.
     pub form: Option<PackedForm>,
+    /// Whether all zeros are in the middle, it says.
+    pub symmetric: bool,
     /// Whether zeros are stored as they are; else one less (`gptq` and `gptq_v2`).
     pub exact_zeros: bool,
 }
@@ -257,7 +259,8 @@ fn gptq(section: &Section<'_>) -> Result<Quantised> {
     // Rules for single modules, by patterns: what they gave, the tensors say.
     let varied = section.section("dynamic")?.is_some_and(|d| !d.is_empty());
     let exact_zeros = format.is_some_and(|f| f.eq_ignore_ascii_case("gptq_v2"));
-    Ok(Quantised::Gptq(Gptq { form: (!varied).then_some(form), exact_zeros }))
+    let symmetric = section.flag("sym")?.unwrap_or_default();
+    Ok(Quantised::Gptq(Gptq { form: (!varied).then_some(form), symmetric, exact_zeros }))
 }
 
 fn awq(section: &Section<'_>) -> Result<Quantised> {

@@ -52,7 +52,7 @@ pub struct Family {
 /// What a checkpoint calls its tensors. Layer names follow `layers.<i>.`; `.weight` and `.bias` are appended.
 ///
 /// Which biases and which of the optional norms there are, the checkpoint itself says.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Names {
     /// What may stand before all names but the head's; the first under which there is an embedding counts.
     pub prefixes: &'static [&'static str],

@@ -94,7 +94,7 @@ impl Stored<'_> {
 impl Packed for Stored<'_> {
     fn form(&self) -> Form {
         let Groups { bits, group, shape, .. } = self.groups;
-        Form { shape, bits, group: Some(group), bytes: self.groups.bytes() }
+        Form { shape, bits, group: Some(group), bytes: self.groups.bytes(false) }
     }
 
     fn matrix(&self) -> Result<Matrix> {

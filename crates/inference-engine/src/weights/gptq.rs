@@ -54,8 +54,9 @@ impl Scheme for Gptq {
             let reason = format!("must be I32 of shape [{cols}], the group of each input");
             return Err(index.error(reason));
         }
+        let symmetric = self.symmetric;
         let offset = if self.exact_zeros { 0 } else { 1 };
-        Ok(Box::new(Stored { groups, words, zeros: zero_words, offset, index, weight }))
+        Ok(Box::new(Stored { groups, words, zeros: zero_words, offset, symmetric, index, weight }))
     }
 }
 
@@ -75,6 +76,7 @@ struct Stored<'a> {
     zeros: Words<'a>,
     /// What is added to a zero.
     offset: u32,
+    symmetric: bool,
     index: Option<Part<'a>>,
     weight: Part<'a>,
 }
@@ -176,7 +178,7 @@ impl Stored<'_> {
 impl Packed for Stored<'_> {
     fn form(&self) -> Form {
         let Groups { bits, group, shape, .. } = self.groups;
-        Form { shape, bits, group: Some(group), bytes: self.groups.bytes() }
+        Form { shape, bits, group: Some(group), bytes: self.groups.bytes(self.symmetric) }
     }
 
     fn matrix(&self) -> Result<Matrix> {

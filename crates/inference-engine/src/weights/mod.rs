@@ -5,6 +5,7 @@ mod awq;
 mod convert;
 mod folder;
 mod fp8;
+pub(crate) mod gguf;
 mod gptq;
 mod header;
 mod mapped;
@@ -19,6 +20,7 @@ mod writer;
 pub use self::{
     affine::{Affine, Matrix},
     folder::Folder,
+    gguf::GgufWeights,
     quantise::quantise,
     quantising::{Planned, Quantising},
     safetensors::SafeTensors,

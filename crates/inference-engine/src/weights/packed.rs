@@ -65,11 +65,12 @@ impl Groups {
         self.shape[1] / self.group
     }
 
-    /// Bytes of the matrix as [`affine`](Self::affine) makes it, if scales stay as they are.
-    pub(super) fn bytes(&self) -> u64 {
+    /// Bytes of the matrix as [`affine`](Self::affine) most likely makes it; `symmetric`: zeros are in the middle.
+    pub(super) fn bytes(&self, symmetric: bool) -> u64 {
         let [rows, cols] = self.shape;
         let group = narrower(self.group).unwrap_or(self.group);
-        let scales = 2 * cols / group * self.scales.dtype.size();
+        let dtype = if symmetric { self.scales.dtype } else { DType::F32 };
+        let scales = 2 * cols / group * dtype.size();
         rows as u64 * (cols * self.bits as usize / 8 + scales) as u64
     }
 

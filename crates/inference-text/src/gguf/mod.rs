@@ -112,8 +112,8 @@ impl Gguf {
         self.get(key)?.ok_or_else(|| self.wrong(key, "is missing"))
     }
 
-    /// What is wrong with the value of `key`.
-    fn wrong(&self, key: &str, reason: impl std::fmt::Display) -> Error {
+    /// What is wrong with the value of `key`, as an error.
+    pub fn wrong(&self, key: &str, reason: impl std::fmt::Display) -> Error {
         Error::file(self.path(), format!("`{key}` {reason}"))
     }
 }

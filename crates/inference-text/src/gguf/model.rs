@@ -110,6 +110,18 @@ impl Gguf {
         Ok(heads.into_iter().zip(kv_heads).map(shape).collect())
     }
 
+    /// Width inside the feed-forward part of each layer.
+    ///
+    /// # Errors
+    /// As [`architecture`](Self::architecture).
+    pub fn feed_forward(&self) -> Result<Vec<u32>> {
+        let widths = self.per_layer("feed_forward_length", self.layers()?)?;
+        match widths {
+            Some(widths) => Ok(widths),
+            None => Err(self.wrong(&self.architecture_key("feed_forward_length")?, "is missing")),
+        }
+    }
+
     /// Numbers that keys and values of one token take in the caches of all layers, if every layer keeps it.
     ///
     /// # Errors
