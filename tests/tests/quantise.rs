@@ -1,13 +1,14 @@
-//! Weights that are quantised while they are loaded.
+//! Weights that are quantised while they are loaded, and checkpoints that were quantised.
 
 use inference_core::{
     CacheDtype, ClassifyOptions, Error, GenerateOptions, LoadOptions, Message, Quantisation,
-    TextModel,
+    QuantiseOptions, TextModel,
 };
 use inference_cpu::Cpu;
 use inference_engine::{
     Setup,
     naive::Naive,
+    quantise as quantise_into,
     weights::{Affine, DType, quantise},
 };
 use inference_tests::{devices::raw, fixtures};
@@ -64,6 +65,39 @@ fn weights_quantised_while_loading_are_those_of_the_format() {
             assert!(found == want, "{name}, {bits} bits");
         }
     }
+}
+
+/// Whoever quantises once and for all gets what those get who do so each time, to the last bit.
+#[test]
+fn a_folder_that_was_quantised_is_the_model_that_is_quantised_while_it_is_loaded() {
+    let mut names = fixtures::families();
+    names.push("storyteller".to_owned());
+    for name in names {
+        for bits in [8, 4, 3] {
+            let dir = tempfile::tempdir().expect("a folder");
+            let options = QuantiseOptions::default().bits(bits);
+            quantise_into(&fixtures::path(&name), dir.path(), &options).expect("is written");
+            let short = LoadOptions::default().context_len(64);
+            let stored = cpu(dir.path(), &short).expect("loads");
+            let fresh = cpu(&fixtures::path(&name), &short.quantise(bits)).expect("loads");
+            assert_eq!(stored.info(), fresh.info(), "{name}, {bits} bits");
+            assert!(logits(&stored) == logits(&fresh), "{name}, {bits} bits");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_is_quantised_already_stays_as_it_is_or_is_refused() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = fixtures::path("storyteller");
+    quantise_into(&path, dir.path(), &QuantiseOptions::default()).expect("is written");
+    let plain = cpu(dir.path(), &LoadOptions::default()).expect("loads");
+    let same = cpu(dir.path(), &LoadOptions::default().quantise(4)).expect("loads");
+    assert_eq!(plain.info(), same.info());
+    let other = cpu(dir.path(), &LoadOptions::default().quantise(8)).expect_err("an error");
+    let message = other.to_string();
+    assert!(matches!(other, Error::InvalidOption { option: "quantise", .. }), "{message}");
+    assert!(message.contains("8 bits") && message.contains("4 already"), "{message}");
 }
 
 #[test]
@@ -133,7 +167,7 @@ fn what_can_not_be_quantised_is_an_error_that_names_it() {
         }
         raw(DType::F32, &from.shape, &numbers)
     });
-    let error = cpu(dir.path(), &LoadOptions::default().quantise(4)).err().expect("an error");
+    let error = cpu(dir.path(), &LoadOptions::default().quantise(4)).expect_err("an error");
     let message = error.to_string();
     assert!(matches!(error, Error::InvalidFile { .. }), "{message}");
     assert!(message.contains(broken) && message.contains("not finite"), "{message}");

@@ -3,7 +3,8 @@
 use crate::parse;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use inference::{
-    CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers, LoadOptions,
+    CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers,
+    LoadOptions, QuantiseOptions,
 };
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
@@ -18,6 +19,7 @@ use std::{path::PathBuf, time::Duration};
   inference generate ~/models/qwen3-0.6b 'The capital of France is' --max-tokens 8
   inference chat ~/models/qwen3-0.6b --system 'Answer in one sentence.' --temperature 0.7
   inference classify ~/models/qwen3-0.6b --labels technical,creative,casual texts.txt
+  inference quantise ~/models/qwen3-0.6b ~/models/qwen3-0.6b-4bit --bits 4
 
 A MODEL is a folder with config.json and *.safetensors, or a file that a backend reads.
 RUST_LOG sets what is logged to stderr, such as RUST_LOG=inference=debug."
@@ -40,6 +42,9 @@ pub(crate) enum Command {
     Chat(Box<Chat>),
     /// Name the category of each line of a file
     Classify(Box<Classify>),
+    /// Write a copy of a model with fewer bits a weight
+    #[command(visible_alias = "quantize")]
+    Quantise(Quantise),
     /// List the models in a folder
     List(List),
     /// List the backends of this build: whether they can run here, and their devices
@@ -158,6 +163,60 @@ impl Classify {
     }
 }
 
+/// Arguments of `quantise`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+IN is a folder with config.json and *.safetensors in f32, f16 or bf16. OUT becomes one in the form of MLX, which this \
+program and mlx_lm load: matrices as whole numbers of few bits, with a scale and a bias for each group of columns; \
+norms and biases as they are; tokenizer, template and other small files copied.
+A matrix whose columns GROUP does not divide has the largest smaller groups that do, or stays as it is.
+
+8 bits lose next to nothing, and halve a model in 16; 4 are the usual choice, 2 seldom make sense.
+To load with fewer bits and write nothing: inference generate MODEL ... --quantise 4
+
+Examples:
+  inference quantise ~/models/qwen3-0.6b ~/models/qwen3-0.6b-4bit
+  inference quantise MODEL OUT --bits 3 --group 32 --embedding-bits 6
+
+Until all is written, OUT holds *.partial files alone; Ctrl-C removes them.")]
+pub(crate) struct Quantise {
+    /// The model to read
+    #[arg(value_name = "IN")]
+    pub(crate) from: PathBuf,
+    /// The folder to write; made if it is not there
+    #[arg(value_name = "OUT")]
+    pub(crate) to: PathBuf,
+    /// Bits of a weight: 2, 3, 4, 5, 6 or 8
+    #[arg(long, default_value_t = 4)]
+    bits: u8,
+    /// Columns that share a scale and a bias: 32, 64 or 128. Fewer are more exact, and larger
+    #[arg(long, default_value_t = 64)]
+    group: usize,
+    /// Bits of the embedding and the head; default: as all others
+    #[arg(long, value_name = "BITS")]
+    embedding_bits: Option<u8>,
+    /// Replace the model that is in OUT: its *.safetensors, *.json and *.jinja files
+    #[arg(long)]
+    force: bool,
+    /// Threads to quantise on; default: as many as the machine runs at once
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl Quantise {
+    /// What the library is asked for, without a progress callback.
+    pub(crate) fn options(&self, cancel: CancelToken) -> QuantiseOptions {
+        let mut options = QuantiseOptions::default()
+            .bits(self.bits)
+            .group_size(self.group)
+            .overwrite(self.force)
+            .cancel(cancel);
+        options.embedding_bits = self.embedding_bits;
+        options.threads = self.threads;
+        options
+    }
+}
+
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 #[command(
@@ -215,7 +274,7 @@ pub(crate) struct ModelArgs {
     /// The device, by its place in `inference backends` (from 0) or by its id
     #[arg(long, value_name = "DEVICE", value_parser = parse::device, help_heading = "Loading")]
     device: Option<DeviceChoice>,
-    /// Quantise the weights while loading, to 2 to 8 bits
+    /// Quantise the weights while loading, to 2, 3, 4, 5, 6 or 8 bits
     #[arg(long, value_name = "BITS", visible_alias = "quantize", help_heading = "Loading")]
     quantise: Option<u8>,
     /// How keys and values are stored: f32, f16 or bf16

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 /// Loads the model that the arguments name. The bar is on stderr, and only if that is a terminal.
 pub(crate) fn load(args: &ModelArgs) -> Result<Box<dyn TextModel>> {
     let mut options = args.options();
-    let bar = std::io::stderr().is_terminal().then(progress_bar);
+    let bar = progress_bar("loading");
     if let Some(bar) = bar.clone() {
         options = options.progress(move |p| {
             bar.set_length(p.total);
@@ -32,9 +32,11 @@ pub(crate) fn load(args: &ModelArgs) -> Result<Box<dyn TextModel>> {
     Ok(model)
 }
 
-fn progress_bar() -> ProgressBar {
+/// A bar for bytes, on stderr; none if nobody watches.
+pub(crate) fn progress_bar(what: &'static str) -> Option<ProgressBar> {
     let style =
-        ProgressStyle::with_template("loading {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
+        ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes} {bytes_per_sec}")
             .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::no_length().with_style(style)
+    let bar = || ProgressBar::no_length().with_style(style).with_message(what);
+    std::io::stderr().is_terminal().then(bar)
 }

@@ -32,7 +32,9 @@ fn model(dir: &Path, config: &str) {
 #[test]
 fn help_shows_every_command_and_examples() {
     let help = stdout(&inference(&["--help"]));
-    for command in ["generate", "chat", "classify", "list", "backends", "info", "Examples:"] {
+    for command in
+        ["generate", "chat", "classify", "quantise", "list", "backends", "info", "Examples:"]
+    {
         assert!(help.contains(command), "{command} is missing in:\n{help}");
     }
 }
@@ -68,6 +70,8 @@ fn wrong_usage_is_code_2() {
         &["generate", "m", "p", "--var", "a=yes"],
         &["generate", "m", "p", "--system", "without --chat"],
         &["classify", "m", "-", "--batch", "0"],
+        &["quantise", "m"],
+        &["quantise", "m", "out", "--bits", "four"],
     ] {
         assert_eq!(inference(args).status.code(), Some(2), "{args:?}");
     }
@@ -84,6 +88,11 @@ fn bad_input_is_one_line_on_stderr_and_code_1() {
         (&["generate", "nowhere", "hello", "--stop", ""], "stop"),
         (&["generate", "nowhere", "hello", "--backend", "tpu"], ""),
         (&["generate", "nowhere", "hello", "--quantise", "9"], "quantise"),
+        (&["quantise", empty, "out", "--bits", "7"], "bits"),
+        (&["quantise", empty, "out", "--group", "48"], "group_size"),
+        (&["quantise", empty, "out", "--embedding-bits", "1"], "embedding_bits"),
+        (&["quantise", empty, "out"], "config.json"),
+        (&["quantise", "nowhere", "out"], "nowhere"),
         (&["chat", empty], ""),
         (&["info", empty], ""),
         (&["classify", "nowhere", "no-such-file.txt"], "no-such-file.txt"),

@@ -141,6 +141,32 @@ fn info_says_what_the_model_is() {
 }
 
 #[test]
+fn a_quantised_copy_speaks_and_is_not_overwritten_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("copy");
+    let copy = copy.to_str().unwrap();
+    let said = text(&run(&["quantise", MODEL, copy, "--bits", "6", "--group", "32"]));
+    assert!(said.contains("MiB, before 4.96 MiB") && said.lines().count() == 1, "{said}");
+    let info = &objects(&run(&["info", copy, "--json"]))[0];
+    assert_eq!(info["quantisation"]["bits"], 6);
+    assert_eq!(info["quantisation"]["group_size"], 32);
+    let ask = |model: &str| {
+        text(&run(&["generate", model, "What colour is the sky?", "--chat", "--max-tokens", "9"]))
+    };
+    assert_eq!(ask(copy), "The sky is blue.\n");
+
+    let again = command(&["quantise", MODEL, copy]).output().unwrap();
+    let error = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(error.contains("not empty") && error.contains("--force"), "{error}");
+    assert_eq!(objects(&run(&["info", copy, "--json"]))[0]["quantisation"]["bits"], 6);
+    run(&["quantize", MODEL, copy, "--bits", "4", "--force"]);
+    assert_eq!(objects(&run(&["info", copy, "--json"]))[0]["quantisation"]["bits"], 4);
+    let listed = text(&run(&["list", dir.path().to_str().unwrap()]));
+    assert!(listed.contains("4 bit"), "{listed}");
+}
+
+#[test]
 fn a_reader_that_leaves_is_no_error() {
     let args = ["generate", MODEL, "Once upon a time", "--max-tokens", "200", "--json"];
     let mut child = command(&args).stdout(Stdio::piped()).spawn().unwrap();

@@ -186,7 +186,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A file could not be read.
+    /// A file could not be read, or not be written.
     #[error("{}: {source}", .path.display())]
     Io {
         /// The file.

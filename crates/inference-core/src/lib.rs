@@ -9,6 +9,7 @@ mod discover;
 mod error;
 mod model;
 mod options;
+mod quantise;
 mod registry;
 mod stream;
 
@@ -22,6 +23,7 @@ pub use options::{
     CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers,
     LoadOptions, Progress, ProgressFn,
 };
+pub use quantise::QuantiseOptions;
 pub use registry::Registry;
 pub use stream::{
     Completion, FinishReason, Metrics, Token, TokenLogprob, TokenSource, TokenStream,

@@ -105,6 +105,8 @@ macro_rules! setters {
     )*};
 }
 
+pub(crate) use setters;
+
 impl GenerateOptions {
     setters! {
         max_tokens: usize => max_tokens,
@@ -306,13 +308,7 @@ impl LoadOptions {
         };
         zero("context_len", self.context_len)?;
         zero("parallel_slots", self.parallel_slots)?;
-        zero("threads", self.threads)?;
-        if let Some(threads) = self.threads.filter(|t| *t > MAX_THREADS) {
-            return Err(Error::option(
-                "threads",
-                format!("{threads}; it must be at most {MAX_THREADS}"),
-            ));
-        }
+        at_most_threads(self.threads)?;
         match self.quantise {
             Some(bits) => possible_bits("quantise", bits),
             None => Ok(()),
@@ -320,8 +316,18 @@ impl LoadOptions {
     }
 }
 
+/// Whether there can be so many threads.
+pub(crate) fn at_most_threads(threads: Option<usize>) -> Result<()> {
+    let reason = match threads {
+        Some(0) => "0; it must be at least 1".to_owned(),
+        Some(n) if n > MAX_THREADS => format!("{n}; it must be at most {MAX_THREADS}"),
+        _ => return Ok(()),
+    };
+    Err(Error::option("threads", reason))
+}
+
 /// Whether weights can have so many bits.
-fn possible_bits(option: &'static str, bits: u8) -> Result<()> {
+pub(crate) fn possible_bits(option: &'static str, bits: u8) -> Result<()> {
     if [2, 3, 4, 5, 6, 8].contains(&bits) {
         return Ok(());
     }

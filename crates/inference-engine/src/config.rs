@@ -48,6 +48,11 @@ impl Config {
         Section { file: &self.file, name: String::new(), fields: &self.root }
     }
 
+    /// The whole file, to be changed.
+    pub fn into_fields(self) -> Map<String, Value> {
+        self.root
+    }
+
     /// The part that is about text: `text_config` where a model of several media nests it, else the whole file.
     ///
     /// # Errors

@@ -65,28 +65,32 @@ impl Source<'_> {
         format!("{}{}", self.body(), self.names.embed)
     }
 
-    /// The module of the head, which need not be there.
+    /// The module of the head, where there is one.
     pub(crate) fn head(&self) -> String {
         format!("{}lm_head", self.prefix(self.names.head, "lm_head.weight"))
     }
 
     /// What stands before all names but the head's.
-    fn body(&self) -> &'static str {
+    pub(crate) fn body(&self) -> &'static str {
         self.prefix(self.names.prefixes, &format!("{}.weight", self.names.embed))
     }
 
-    /// The modules whose matrices a decoder of so many layers has: the embedding, the head if there is one, and those
-    /// of the layers. They need not be there.
-    pub(crate) fn modules(&self, layers: usize) -> Vec<String> {
+    /// The modules whose matrices a decoder has: the embedding, the head if it has one, and those of the layers. A
+    /// checkpoint that is not whole may lack some.
+    pub(crate) fn modules(&self, architecture: &Architecture) -> Vec<String> {
         let Names { qkv, out, gate_up, down, .. } = self.names;
-        let head = self.head();
         let mut all = vec![self.embedding()];
-        all.extend(self.weights.has(&format!("{head}.weight")).then_some(head));
-        for i in 0..layers {
+        all.extend(self.has_head(architecture).then(|| self.head()));
+        for i in 0..architecture.layers.len() {
             let of_layer = qkv.iter().chain([out]).chain(*gate_up).chain([down]);
             all.extend(of_layer.map(|name| format!("{}layers.{i}.{name}", self.body())));
         }
         all
+    }
+
+    /// Whether there is, or must be, a head beside the embedding.
+    pub(crate) fn has_head(&self, architecture: &Architecture) -> bool {
+        architecture.own_head || self.weights.has(&format!("{}.weight", self.head()))
     }
 
     /// A tensor that must have `shape`.
@@ -168,10 +172,9 @@ impl<D: Device> Decoder<D> {
         let prefix = source.body();
 
         let embed = source.linear(device, &[source.embedding()], &[vocab], hidden)?;
-        let head = source.head();
-        let there = source.weights.has(&format!("{head}.weight"));
-        let head = (there || architecture.own_head)
-            .then(|| source.linear(device, &[head], &[vocab], hidden))
+        let head = source
+            .has_head(&architecture)
+            .then(|| source.linear(device, &[source.head()], &[vocab], hidden))
             .transpose()?;
         let blocks = architecture
             .layers

@@ -85,7 +85,7 @@ fn place<D: Device>(
     let stored = checkpoint.weights()?;
     let source = checkpoint.source(&*stored, &|_| ());
     let architecture = checkpoint.architecture();
-    let quantising = quantising(options, &source, architecture.layers.len())?;
+    let quantising = quantising(options, &source, architecture)?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
     let (total, done) = (weights.bytes(), Cell::new(0));
     let progress = |bytes: u64| {
@@ -133,7 +133,7 @@ fn place<D: Device>(
 fn quantising<'a>(
     options: &LoadOptions,
     source: &Source<'a>,
-    layers: usize,
+    architecture: &Architecture,
 ) -> Result<Option<Quantising<'a>>> {
     let Some(bits) = options.quantise else { return Ok(None) };
     match source.weights.quantisation() {
@@ -145,7 +145,7 @@ fn quantising<'a>(
             return Err(Error::option("quantise", reason));
         }
     }
-    let modules = source.modules(layers).into_iter().map(|module| (module, bits));
+    let modules = source.modules(architecture).into_iter().map(|module| (module, bits));
     let threads = || thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.unwrap_or_else(threads);
     Quantising::new(source.weights, source.path, modules, GROUP, threads).map(Some)

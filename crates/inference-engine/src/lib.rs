@@ -13,7 +13,9 @@ mod engine;
 pub mod families;
 mod gguf;
 pub mod naive;
+mod quantise;
 pub mod step;
 pub mod weights;
 
 pub use engine::{Setup, load};
+pub use quantise::quantise;

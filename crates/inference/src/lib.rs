@@ -77,3 +77,24 @@ pub fn default_backend() -> Result<Arc<dyn Backend>> {
 pub fn load_model(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
     registry().load_model(path, options)
 }
+
+/// Quantises the checkpoint in the folder `from`, whose weights are f32, f16 or bf16, into the folder `to`, in the form
+/// of MLX, which `mlx_lm` loads as well. Says what is there then.
+///
+/// ```no_run
+/// # fn main() -> inference::Result<()> {
+/// let options = inference::QuantiseOptions::default().bits(4).group_size(64);
+/// inference::quantise("qwen3-0.6b", "qwen3-0.6b-4bit", &options)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// As [`inference_engine::quantise`].
+pub fn quantise(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    options: &QuantiseOptions,
+) -> Result<Discovered> {
+    inference_engine::quantise(from.as_ref(), to.as_ref(), options)
+}

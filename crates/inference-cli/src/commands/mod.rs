@@ -7,6 +7,7 @@ mod conversation;
 mod generate;
 mod info;
 mod list;
+mod quantise;
 
 use crate::{args::Command, failure::Result};
 use serde_json::Value;
@@ -18,6 +19,7 @@ pub(crate) fn run(command: Command) -> Result {
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Classify(args) => classify::run(&args),
+        Command::Quantise(args) => quantise::run(&args),
         Command::List(args) => list::run(&args),
         Command::Backends(args) => backends::run(&args),
         Command::Info(args) => info::run(&args),

@@ -131,7 +131,7 @@ impl Described {
 }
 
 /// Bits of a number of this type, if it is a known one.
-fn bits(dtype: &str) -> Option<usize> {
+pub(super) fn bits(dtype: &str) -> Option<usize> {
     let known: Result<_, serde::de::value::Error> = Dtype::deserialize(dtype.into_deserializer());
     known.ok().map(|dtype| dtype.bitsize())
 }

@@ -15,6 +15,7 @@ mod packed;
 mod quantise;
 mod quantising;
 mod safetensors;
+mod writer;
 
 pub use self::{
     affine::{Affine, Matrix},
@@ -23,6 +24,10 @@ pub use self::{
     quantise::quantise,
     quantising::{Planned, Quantising},
     safetensors::SafeTensors,
+};
+pub(crate) use self::{
+    safetensors::Part,
+    writer::{Entry, Writer},
 };
 
 use bytes::Bytes;

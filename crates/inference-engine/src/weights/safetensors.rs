@@ -97,12 +97,12 @@ impl SafeTensors {
     }
 
     /// The tensor called `name`, of whatever type.
-    pub(super) fn part(&self, name: &str) -> Option<Part<'_>> {
+    pub(crate) fn part(&self, name: &str) -> Option<Part<'_>> {
         self.tensors.get(name).map(Part)
     }
 
     /// The tensor called `name`, of whatever type, that must be there.
-    pub(super) fn needed(&self, name: &str) -> Result<Part<'_>> {
+    pub(crate) fn needed(&self, name: &str) -> Result<Part<'_>> {
         self.part(name).ok_or_else(|| self.missing(name))
     }
 
@@ -113,15 +113,15 @@ impl SafeTensors {
 
 /// A tensor as it is stored, for those who know what its bytes mean.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Part<'a>(&'a Stored);
+pub(crate) struct Part<'a>(&'a Stored);
 
 impl<'a> Part<'a> {
     /// Such as `U32`.
-    pub(super) fn dtype(self) -> &'a str {
+    pub(crate) fn dtype(self) -> &'a str {
         &self.0.tensor.dtype
     }
 
-    pub(super) fn shape(self) -> &'a [usize] {
+    pub(crate) fn shape(self) -> &'a [usize] {
         &self.0.tensor.shape
     }
 
@@ -136,7 +136,7 @@ impl<'a> Part<'a> {
         })
     }
 
-    pub(super) fn bytes(self) -> &'a Bytes {
+    pub(crate) fn bytes(self) -> &'a Bytes {
         &self.0.tensor.bytes
     }
 
@@ -145,7 +145,7 @@ impl<'a> Part<'a> {
     }
 
     /// Lets its memory go; who reads it again, reads the file again.
-    pub(super) fn release(self) {
+    pub(crate) fn release(self) {
         self.0.mapped.release(&self.0.tensor.bytes);
     }
 
