@@ -31,6 +31,7 @@ END, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 VOCAB = 1024
 BATCH_TOKENS = 4096
 HELD_OUT_PER_LABEL = 60
+STORIES = 24
 
 
 @dataclass
@@ -166,7 +167,7 @@ def train():
 
 
 def write(model, tok, folder=FOLDER):
-    """The checkpoint in bf16, and the sentences for `classify`."""
+    """The checkpoint in bf16, the sentences for `classify`, and stories to measure by."""
     folder.mkdir(parents=True, exist_ok=True)
     ids = {name: tok.token_to_id(name) for name in (END, START, STOP)}
     checkpoint.write_json(folder / "config.json", CONFIG | {"bos_token_id": ids[END], "eos_token_id": ids[STOP]})
@@ -180,6 +181,7 @@ def write(model, tok, folder=FOLDER):
     with open(folder / "classify.jsonl", "w", encoding="utf-8") as file:
         for label, text in held_out():
             file.write(json.dumps({"text": text, "label": label}, ensure_ascii=False) + "\n")
+    (folder / "stories.txt").write_text(stories(), encoding="utf-8")
 
 
 def held_out():
@@ -188,6 +190,12 @@ def held_out():
     rows = [sentences.sentence(rng, label, held_out=True) for label in sentences.LABELS for _ in range(HELD_OUT_PER_LABEL)]
     rng.shuffle(rows)
     return rows
+
+
+def stories():
+    """Stories that training is most unlikely to have told, one a line."""
+    rng = random.Random(98)
+    return "".join(tales.story(rng) + "\n" for _ in range(STORIES))
 
 
 def load(folder=FOLDER):
@@ -249,6 +257,8 @@ def check(compare):
     faults = []
     if rows_of(FOLDER) != held_out():
         faults.append("storyteller: classify.jsonl differs")
+    if (FOLDER / "stories.txt").read_text(encoding="utf-8") != stories():
+        faults.append("storyteller: stories.txt differs")
     with tempfile.TemporaryDirectory() as root:
         made = Path(root)
         tokenizer().save(str(made / "tokenizer.json"))

@@ -2,6 +2,7 @@
 
 mod bench;
 mod fixtures;
+mod kl;
 mod limits;
 mod make_model;
 mod tidy;
@@ -23,6 +24,8 @@ struct Cli {
 enum Task {
     /// Measure prefill and decode, beside the machine's own limits
     Bench(bench::Args),
+    /// Measure how far apart the predictions of two models are
+    Kl(kl::Args),
     /// Write a checkpoint of a real shape with random weights
     MakeModel(make_model::Args),
     /// Convert a checkpoint to a file for llama.cpp
@@ -36,6 +39,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Bench(args) => bench::run(&args),
+        Task::Kl(args) => kl::run(&args),
         Task::MakeModel(args) => make_model::run(&args),
         Task::ToGguf(args) => gguf::run(&args),
         Task::Fixtures(args) => fixtures::run(&args),

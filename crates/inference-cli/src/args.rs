@@ -277,6 +277,9 @@ pub(crate) struct ModelArgs {
     /// Quantise the weights while loading, to 2, 3, 4, 5, 6 or 8 bits
     #[arg(long, value_name = "BITS", visible_alias = "quantize", help_heading = "Loading")]
     quantise: Option<u8>,
+    /// Multiply quantised weights with activations as they are, not rounded to 8 bits: slower
+    #[arg(long)]
+    exact_activations: bool,
     /// How keys and values are stored: f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", value_parser = parse::cache_dtype, help_heading = "Loading")]
     cache_dtype: Option<CacheDtype>,
@@ -297,6 +300,7 @@ impl ModelArgs {
         options.parallel_slots = self.parallel_slots;
         options.device = self.device.clone();
         options.quantise = self.quantise;
+        options.exact_activations = self.exact_activations;
         options.cache_dtype = self.cache_dtype;
         options.memory_limit = self.memory_limit;
         options.threads = self.threads;

@@ -44,7 +44,7 @@ fn help_of_a_command_shows_every_option() {
     let generate = stdout(&inference(&["generate", "--help"]));
     for flag in "max-tokens temperature top-k top-p min-p repeat-penalty presence-penalty frequency-penalty logit-bias \
                  seed stop stop-token logprobs timeout var backend context-len gpu-layers parallel-slots device \
-                 quantise cache-dtype memory-limit threads chat json metrics"
+                 quantise exact-activations cache-dtype memory-limit threads chat json metrics"
         .split_whitespace()
     {
         assert!(generate.contains(&format!("--{flag}")), "--{flag} is missing in:\n{generate}");

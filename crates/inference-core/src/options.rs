@@ -269,6 +269,9 @@ pub struct LoadOptions {
     ///
     /// A checkpoint that is quantised already must have these bits, and stays as it is.
     pub quantise: Option<u8>,
+    /// Multiply quantised weights with activations as they are. Else a CPU backend may round those to 8 bits in groups,
+    /// which is much faster and costs little: see the decision on numerics.
+    pub exact_activations: bool,
     /// How keys and values are stored. `None`: as the weights are, but never wider than 32 or narrower than 16 bits.
     pub cache_dtype: Option<CacheDtype>,
     /// Most bytes for weights and cache together. `None`: what the device has free.
@@ -285,6 +288,7 @@ impl LoadOptions {
         parallel_slots: usize => Some(parallel_slots),
         device: DeviceChoice => Some(device),
         quantise: u8 => Some(quantise),
+        exact_activations: bool => exact_activations,
         cache_dtype: CacheDtype => Some(cache_dtype),
         memory_limit: u64 => Some(memory_limit),
         threads: usize => Some(threads),
@@ -344,6 +348,7 @@ impl fmt::Debug for LoadOptions {
             .field("progress", &self.progress.is_some())
             .field("device", &self.device)
             .field("quantise", &self.quantise)
+            .field("exact_activations", &self.exact_activations)
             .field("cache_dtype", &self.cache_dtype)
             .field("memory_limit", &self.memory_limit)
             .field("threads", &self.threads)

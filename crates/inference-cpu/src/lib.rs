@@ -73,6 +73,9 @@ impl Backend for CpuBackend {
             reserve: RESERVE,
         };
         let threads = options.threads.unwrap_or_else(machine::cores);
-        Ok(Box::new(inference_engine::load(path, options, setup, move || Cpu::new(threads))?))
+        let exact = options.exact_activations;
+        Ok(Box::new(inference_engine::load(path, options, setup, move || {
+            Ok(Cpu::new(threads)?.exact_activations(exact))
+        })?))
     }
 }

@@ -46,6 +46,9 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Served> {
     if options.quantise.is_some() {
         return Err(Error::unsupported("quantise", NAME));
     }
+    if options.exact_activations {
+        return Err(Error::unsupported("exact_activations", NAME));
+    }
     let slots = options.parallel_slots.unwrap_or(SLOTS);
     if slots > MOST_SLOTS {
         let reason = format!("{slots}; llama.cpp runs at most {MOST_SLOTS} sequences at once");
