@@ -192,15 +192,27 @@ mod tests {
         let cases = [
             (r#"{"quantization": {"bits": 6, "group_size": 32, "lm_head": false}}"#, 6, Some(32)),
             (r#"{"text_config": {"quantization": {"bits": 8, "group_size": 64}}}"#, 8, Some(64)),
-            (r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": -1}}"#, 4, None),
-            (r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#, 8, None),
+            (
+                r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": -1}}"#,
+                4,
+                None,
+            ),
+            (
+                r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#,
+                8,
+                None,
+            ),
             (
                 r#"{"quantization_config": {"quant_method": "compressed-tensors", "config_groups":
                     {"group_0": {"weights": {"num_bits": 4, "group_size": 128}}}}}"#,
                 4,
                 Some(128),
             ),
-            (r#"{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}"#, 4, None),
+            (
+                r#"{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}"#,
+                4,
+                None,
+            ),
         ];
         for (config, bits, group_size) in cases {
             let found = quantisation(&serde_json::from_str(config).unwrap());
