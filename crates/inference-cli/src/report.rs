@@ -1,6 +1,6 @@
 //! Lines for people: metrics, sizes, tables.
 
-use inference::{FinishReason, Metrics};
+use inference::{FinishReason, Metrics, Quantisation};
 use std::{
     fmt::{self, Write as _},
     io::{self, Write as _},
@@ -39,6 +39,14 @@ pub(crate) fn metrics(metrics: &Metrics, reason: Option<FinishReason>) {
     ));
     to_stderr(format_args!("first token  after {first:.3} s, all after {total:.3} s"));
     to_stderr(format_args!("peak memory  {}", size(m.peak_memory)));
+}
+
+/// Bits, and groups where there are any.
+pub(crate) fn quantisation(quantisation: Quantisation) -> String {
+    match quantisation.group_size {
+        Some(group) => format!("{} bit, groups of {group}", quantisation.bits),
+        None => format!("{} bit", quantisation.bits),
+    }
 }
 
 /// Bytes in the largest unit that leaves a whole: `1.21 GiB`.

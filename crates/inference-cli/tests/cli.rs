@@ -118,14 +118,17 @@ fn list_shows_models_as_a_table_and_as_json() {
     assert_eq!(stdout(&inference(&["list", path])), "");
     assert!(stderr(&inference(&["list", path])).contains("no models in"));
 
-    model(&dir.path().join("b"), r#"{"model_type": "qwen3", "quantization": {"bits": 4}}"#);
+    model(
+        &dir.path().join("b"),
+        r#"{"model_type": "qwen3", "quantization": {"bits": 4, "group_size": 64}}"#,
+    );
     model(&dir.path().join("a/deep"), r#"{"model_type": "llama"}"#);
     fs::write(dir.path().join("c.gguf"), b"GGUF").unwrap();
 
     let table = stdout(&inference(&["list", path]));
     assert_eq!(table.lines().count(), 3, "{table}");
     assert!(
-        table.contains("qwen3") && table.contains("4 bit") && table.contains("gguf"),
+        table.contains("qwen3") && table.contains("4 bit, groups of 64") && table.contains("gguf"),
         "{table}"
     );
 

@@ -120,10 +120,29 @@ fn quantisation(config: &Value) -> Option<Quantisation> {
         .iter()
         .flat_map(|c| [&c["quantization"], &c["quantization_config"]])
         .find_map(|q| {
-            let bits = q["bits"].as_u64().and_then(|b| u8::try_from(b).ok())?;
-            let group_size = q["group_size"].as_u64().and_then(|g| usize::try_from(g).ok());
-            Some(Quantisation { bits, group_size })
+            // A container of several formats says it for groups of layers; the first goes for all.
+            let inner = q["config_groups"].as_object().and_then(|groups| groups.values().next());
+            let stated = |field: &str, inner_field: &str| {
+                q[field].as_u64().or(inner.and_then(|i| i["weights"][inner_field].as_u64()))
+            };
+            let bits = stated("bits", "num_bits").or_else(|| implied_bits(q))?;
+            let group_size = stated("group_size", "group_size");
+            Some(Quantisation {
+                bits: u8::try_from(bits).ok()?,
+                group_size: group_size.and_then(|g| usize::try_from(g).ok()),
+            })
         })
+}
+
+/// Bits that the name of a format says, where it has no field for them.
+fn implied_bits(quantised: &Value) -> Option<u64> {
+    match quantised["quant_method"].as_str()? {
+        "fp8" | "mxfp8" | "fbgemm_fp8" => Some(8),
+        "mxfp4" | "nvfp4" => Some(4),
+        "bitsandbytes" if quantised["load_in_4bit"] == true => Some(4),
+        "bitsandbytes" if quantised["load_in_8bit"] == true => Some(8),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -166,6 +185,42 @@ mod tests {
             names(&discover_all(dir.path()).unwrap(), dir.path()),
             ["", "c.gguf", "a", "a/deep", "b"]
         );
+    }
+
+    #[test]
+    fn bits_and_groups_are_said_in_many_ways() {
+        let cases = [
+            (r#"{"quantization": {"bits": 6, "group_size": 32, "lm_head": false}}"#, 6, Some(32)),
+            (r#"{"text_config": {"quantization": {"bits": 8, "group_size": 64}}}"#, 8, Some(64)),
+            (
+                r#"{"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": -1}}"#,
+                4,
+                None,
+            ),
+            (
+                r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}"#,
+                8,
+                None,
+            ),
+            (
+                r#"{"quantization_config": {"quant_method": "compressed-tensors", "config_groups":
+                    {"group_0": {"weights": {"num_bits": 4, "group_size": 128}}}}}"#,
+                4,
+                Some(128),
+            ),
+            (
+                r#"{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}"#,
+                4,
+                None,
+            ),
+        ];
+        for (config, bits, group_size) in cases {
+            let found = quantisation(&serde_json::from_str(config).unwrap());
+            assert_eq!(found, Some(Quantisation { bits, group_size }), "{config}");
+        }
+        for none in ["{}", r#"{"quantization": {"bits": 300}}"#, r#"{"quantization_config": 4}"#] {
+            assert_eq!(quantisation(&serde_json::from_str(none).unwrap()), None, "{none}");
+        }
     }
 
     #[test]

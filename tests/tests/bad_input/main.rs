@@ -4,6 +4,7 @@
 mod calls;
 mod config;
 mod loading;
+mod packed;
 mod quantised;
 mod support;
 mod text;

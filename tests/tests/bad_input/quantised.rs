@@ -1,18 +1,18 @@
-//! Quantised weights: formats that can't be read, and parts that do not fit together.
+//! Quantised weights: formats that can't be read, and parts of MLX's that do not fit together.
 
 use crate::support::{Breakage, Checkpoint, Expected, check_loading};
 use serde_json::{Value, json};
 
-const CONFIG: &str = "config.json";
-const FILE: &str = "model.safetensors";
+pub(crate) const CONFIG: &str = "config.json";
+pub(crate) const FILE: &str = "model.safetensors";
 
 /// The error about a file.
-const fn invalid<'a>(says: &'a [&'a str]) -> Expected<'a> {
+pub(crate) const fn invalid<'a>(says: &'a [&'a str]) -> Expected<'a> {
     ("InvalidFile", says)
 }
 
 /// Sets the fields of a tensor's entry in the header.
-fn tensor(checkpoint: &Checkpoint, name: &str, field: &str, value: Value) {
+pub(crate) fn tensor(checkpoint: &Checkpoint, name: &str, field: &str, value: Value) {
     checkpoint.header(|header| {
         assert!(header[name].is_object(), "there is no {name}");
         header[name][field] = value;
@@ -20,7 +20,7 @@ fn tensor(checkpoint: &Checkpoint, name: &str, field: &str, value: Value) {
 }
 
 /// Gives a tensor another name.
-fn rename(checkpoint: &Checkpoint, from: &str, to: &str) {
+pub(crate) fn rename(checkpoint: &Checkpoint, from: &str, to: &str) {
     checkpoint.header_text(|header| {
         assert!(header.contains(from), "there is no {from}");
         header.replace(&format!("\"{from}\""), &format!("\"{to}\""))

@@ -32,10 +32,7 @@ fn has_chat_template(model: &dyn TextModel) -> bool {
 }
 
 fn rows(info: &ModelInfo, chat: bool) -> Vec<[String; 2]> {
-    let quantisation = info.quantisation.map_or("none".to_owned(), |q| match q.group_size {
-        Some(group) => format!("{} bit, groups of {group}", q.bits),
-        None => format!("{} bit", q.bits),
-    });
+    let quantisation = info.quantisation.map_or("none".to_owned(), report::quantisation);
     let cache = report::size(info.cache_bytes_per_token);
     [
         ("architecture", info.architecture.clone()),

@@ -38,7 +38,7 @@ fn row(model: &Discovered) -> [String; 5] {
         model.path.display().to_string(),
         or_dash(&model.model_type),
         format,
-        model.quantisation.map_or("-".to_owned(), |q| format!("{} bit", q.bits)),
+        model.quantisation.map_or("-".to_owned(), report::quantisation),
         report::size(model.bytes),
     ]
 }

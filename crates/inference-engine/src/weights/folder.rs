@@ -166,3 +166,6 @@ impl Weights for Folder {
         self.most
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,9 @@ use inference_core::Result;
 /// What the safetensors format calls the type of the numbers.
 const E4M3: &str = "F8_E4M3";
 
+/// Columns of a block below which its numbers are multiplied one by one.
+const NARROW: usize = 64;
+
 /// How the name of the scales may end.
 const SCALES: [&str; 2] = ["weight_scale_inv", "weight_scale"];
 
@@ -102,24 +105,29 @@ impl Packed for Stored<'_> {
         let ([rows, cols], [high, wide]) = (self.shape, self.block);
         let (scales, numbers) = (self.scales()?, convert::e4m3());
         let across = cols.div_ceil(wide);
+        let bf16 = |x: f32| bf16::from_f32(x).to_le_bytes();
         let mut bytes = vec![0; rows * cols * 2];
         convert::rows(&mut bytes, cols * 2, 1, |range, out| {
-            // What each byte becomes, by block of the row.
-            let mut tables = vec![[[0; 2]; 256]; across];
+            // What each byte becomes, by block of the row; for narrow ones that is more work than it saves.
+            let tabled = wide >= NARROW;
+            let mut tables = vec![[[0; 2]; 256]; if tabled { across } else { 0 }];
             let mut of = None;
             for (row, out) in range.zip(out.chunks_exact_mut(cols * 2)) {
-                if of != Some(row / high) {
+                let scales = &scales[row / high * across..][..across];
+                if tabled && of != Some(row / high) {
                     of = Some(row / high);
-                    let scales = &scales[row / high * across..][..across];
                     for (table, scale) in tables.iter_mut().zip(scales) {
-                        *table = numbers.map(|x| bf16::from_f32(x * scale).to_le_bytes());
+                        *table = numbers.map(|x| bf16(x * scale));
                     }
                 }
                 let weight = self.weight.bytes()[row * cols..][..cols].chunks(wide);
-                for ((block, out), table) in weight.zip(out.chunks_mut(wide * 2)).zip(&tables) {
-                    for (byte, out) in block.iter().zip(out.chunks_exact_mut(2)) {
-                        out.copy_from_slice(&table[usize::from(*byte)]);
-                    }
+                for (i, (block, out)) in weight.zip(out.chunks_mut(wide * 2)).enumerate() {
+                    let number = |byte: &u8| match tables.get(i) {
+                        Some(table) => table[usize::from(*byte)],
+                        None => bf16(numbers[usize::from(*byte)] * scales[i]),
+                    };
+                    let pairs = block.iter().zip(out.chunks_exact_mut(2));
+                    pairs.for_each(|(byte, out)| out.copy_from_slice(&number(byte)));
                 }
             }
         });
