@@ -73,7 +73,7 @@ pub struct Golden {
 }
 
 /// A prompt and what it gives.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 pub struct Prompt {
     /// What it is for.
     pub name: String,

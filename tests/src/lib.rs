@@ -4,5 +4,6 @@ pub mod attention;
 pub mod devices;
 pub mod engines;
 pub mod fixtures;
+pub mod gguf;
 pub mod greedy;
 pub mod spy;
