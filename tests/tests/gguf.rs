@@ -25,7 +25,7 @@ const SAME: f64 = 1e-5;
 const ROUNDED: f64 = 3e-2;
 
 /// Of logits where the scales of K-quants are rounded to 16 bits: decision 0016.
-const NARROW: f64 = 1e-3;
+const NARROW: f64 = 3e-3;
 
 /// The logits after a made-up prompt, with the file's weights as `exact` or not.
 fn logits<D: Device>(device: &D, path: &Path, exact: bool) -> Vec<f32> {
@@ -71,7 +71,7 @@ fn a_quantised_fixture_is_close_to_its_golden_values() {
     let dir = tempfile::tempdir().expect("a folder");
     // Their heads are turned; not turned; in one matrix.
     for name in ["llama", "qwen2", "phi3"] {
-        for (ty, most) in [(GgmlType::Q8_0, 0.03), (GgmlType::Q4_0, 0.45)] {
+        for (ty, most) in [(GgmlType::Q8_0, 0.06), (GgmlType::Q4_0, 0.45)] {
             let path = dir.path().join("model.gguf");
             xtask::gguf::convert(&fixtures::path(name), &path, ty).expect("converts");
             for prompt in fixtures::golden(name).prompts.iter().filter(|p| p.tokens.len() < 300) {
@@ -97,7 +97,9 @@ fn split(whole: &Path, dir: &Path, parts: u16) -> std::path::PathBuf {
     for part in 0..parts {
         let mut writer = Writer::new();
         if part == 0 {
-            gguf.values().iter().for_each(|(key, value)| drop(writer.set(key, value.clone())));
+            for (key, value) in gguf.values() {
+                writer.set(key, value.clone());
+            }
         }
         writer.set("split.no", part).set("split.count", parts);
         writer.set("split.tensors.count", gguf.tensors().len() as i32);
@@ -108,7 +110,9 @@ fn split(whole: &Path, dir: &Path, parts: u16) -> std::path::PathBuf {
             .filter(|(i, _)| i % usize::from(parts) == usize::from(part))
             .map(|(_, tensor)| tensor)
             .collect();
-        own.iter().for_each(|t| drop(writer.tensor(&t.name, &t.dims, t.ty)));
+        for tensor in &own {
+            writer.tensor(&tensor.name, &tensor.dims, tensor.ty);
+        }
         let data = |i: usize, out: &mut dyn Write| {
             out.write_all(&bytes[own[i].begin as usize..][..own[i].bytes as usize])
         };

@@ -114,7 +114,7 @@ fn quantised_matrices_are_affine_and_vectors_are_not() {
         panic!("it is quantised")
     };
     assert_eq!((embedding.bits(), embedding.group(), embedding.rows()), (4, 32, 32));
-    assert_eq!(weights.precision("model.embed_tokens").unwrap(), DType::F16);
+    assert_eq!(weights.kind("model.embed_tokens").unwrap().dtype, DType::F16);
     let found = weights.get("model.embed_tokens.weight").unwrap_err().to_string();
     assert!(found.contains("`token_embd.weight` is stored as Q4_0"), "{found}");
     assert_eq!(weights.quantisation().map(|q| (q.bits, q.group_size)), Some((4, Some(32))));
