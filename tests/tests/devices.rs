@@ -26,8 +26,15 @@ fn the_cpu_agrees_on_attention() {
 }
 
 #[test]
-fn a_row_has_the_same_bits_alone_and_in_a_batch() {
-    cpus().for_each(|cpu| check_rows_are_independent(&cpu));
+fn a_row_has_the_same_bits_alone_and_in_a_batch_and_on_any_number_of_threads() {
+    for level in Level::available() {
+        let bits = |threads: usize| {
+            let cpu = Cpu::with_level(threads, level).expect("it is available");
+            check_rows_are_independent(&cpu)
+        };
+        let alone = bits(1);
+        assert!(bits(3) == alone, "{level:?}");
+    }
     check_rows_are_independent(&Naive::default());
 }
 

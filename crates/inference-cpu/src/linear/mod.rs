@@ -2,6 +2,7 @@
 
 mod affine;
 mod dense;
+mod lines;
 
 use crate::{
     math,
@@ -185,9 +186,8 @@ impl Product<'_> {
             return;
         }
         let together = match finish {
-            Finish::Store => true,
+            Finish::Store | Finish::Add => true,
             Finish::Gate(_) => map.stacks.len() == 1 && map.stacks[0].has_halves(),
-            Finish::Add => map.stacks.iter().all(|s| matches!(s, Stack::Affine(_))),
         };
         if !together {
             return self.run_apart(scratch, out);
@@ -198,12 +198,9 @@ impl Product<'_> {
             let target = Target { out, stride: columns, first, bias };
             match stack {
                 Stack::Dense(dense) => {
-                    let gate = match finish {
-                        Finish::Gate(activation) => Some(activation),
-                        _ => None,
-                    };
                     let level = if self.exact { level.without_rounding() } else { level };
-                    dense::product(level, pool, &mut scratch.dense, x, dense, gate, target);
+                    let product = dense::Product { level, pool, x, map: dense, finish, target };
+                    product.run(&mut scratch.dense);
                 }
                 Stack::Affine(affine) => {
                     let product = affine::Product { level, pool, x, map: affine, finish, target };

@@ -101,12 +101,45 @@ macro_rules! sixteen_lanes {
             #[inline(always)]
             unsafe fn sum(v: __m512) -> f32 {
                 // SAFETY: see above.
-                unsafe { _mm512_reduce_add_ps(v) }
+                unsafe { sum(v) }
+            }
+            #[inline(always)]
+            unsafe fn sums<const N: usize>(v: [__m512; N], added: bool, to: *mut f32) {
+                // SAFETY: see above.
+                unsafe {
+                    if N == 8 {
+                        let v = [
+                            v[0],
+                            v[1 % N],
+                            v[2 % N],
+                            v[3 % N],
+                            v[4 % N],
+                            v[5 % N],
+                            v[6 % N],
+                            v[7 % N],
+                        ];
+                        return eight_sums(v, added, to);
+                    }
+                    for (i, v) in v.into_iter().enumerate() {
+                        let sum = sum(v);
+                        *to.add(i) = if added { *to.add(i) + sum } else { sum };
+                    }
+                }
+            }
+            #[inline(always)]
+            unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+                // SAFETY: see above.
+                unsafe { transpose(from, stride, to, to_stride) }
             }
             #[inline(always)]
             unsafe fn prefetch(p: *const u8) {
                 // SAFETY: a prefetch of any address is harmless.
                 unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+            }
+            #[inline(always)]
+            unsafe fn prefetch_far(p: *const u8) {
+                // SAFETY: as above.
+                unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
             }
         }
     };
@@ -121,22 +154,17 @@ sixteen_lanes!(Avx512Bf16, Pairs, integer::Vnni);
 pub(crate) struct Pairs;
 
 // SAFETY of all below: the caller has the features, and vouches for the pointers. `__m512bh` is 32 bf16.
-impl Dot for Pairs {
+impl Dot<Avx512Bf16> for Pairs {
     type X = u16;
     type W = u16;
+    type P = u16;
     type Xs = __m512bh;
     type Ws = __m512bh;
-    type Sums = __m512;
     const STEP: usize = 32;
 
     #[inline(always)]
-    unsafe fn zero() -> __m512 {
-        // SAFETY: see above; so for all below.
-        unsafe { _mm512_setzero_ps() }
-    }
-    #[inline(always)]
     unsafe fn load_x(p: *const u16) -> __m512bh {
-        // SAFETY: see above.
+        // SAFETY: see above; so for all below.
         unsafe { std::mem::transmute(_mm512_loadu_si512(p.cast())) }
     }
     #[inline(always)]
@@ -145,13 +173,119 @@ impl Dot for Pairs {
         unsafe { std::mem::transmute(_mm512_loadu_si512(p.cast())) }
     }
     #[inline(always)]
+    unsafe fn store_p(p: *mut u16, w: __m512bh) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_si512(p.cast(), std::mem::transmute::<__m512bh, __m512i>(w)) }
+    }
+    #[inline(always)]
+    unsafe fn load_p(p: *const u16) -> __m512bh {
+        // SAFETY: see above.
+        unsafe { std::mem::transmute(_mm512_loadu_si512(p.cast())) }
+    }
+    #[inline(always)]
     unsafe fn add(x: __m512bh, w: __m512bh, sums: __m512) -> __m512 {
         // SAFETY: see above.
         unsafe { _mm512_dpbf16_ps(sums, x, w) }
     }
-    #[inline(always)]
-    unsafe fn sum(sums: __m512) -> f32 {
-        // SAFETY: see above.
-        unsafe { _mm512_reduce_add_ps(sums) }
+}
+
+/// Lane `i` with lane `i + 8`, then with `i + 4`, `i + 2` and `i + 1`.
+///
+/// # Safety
+/// The machine has AVX-512 F and DQ.
+#[inline(always)]
+unsafe fn sum(v: __m512) -> f32 {
+    // SAFETY: the caller vouches for the features.
+    unsafe {
+        let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
+        let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+    }
+}
+
+/// Eight times [`sum`], lanes of the same pairs: halves of two vectors are brought into one, then quarters of two of
+/// those, and so on, mostly by blends, since shuffles share a port with multiply-adds.
+///
+/// # Safety
+/// The machine has AVX-512 F, DQ and VL; eight numbers at `to`.
+#[inline(always)]
+unsafe fn eight_sums(v: [__m512; 8], added: bool, to: *mut f32) {
+    // SAFETY: the caller vouches for the features and for `to`.
+    unsafe {
+        let even = quarters(halves(v[0], v[4]), halves(v[2], v[6]));
+        let odd = quarters(halves(v[1], v[5]), halves(v[3], v[7]));
+        // Inside of each quarter two pairs of an even vector, two of an odd one.
+        let kept = _mm512_mask_blend_ps(0xcccc, even, odd);
+        let v = _mm512_add_ps(kept, _mm512_shuffle_ps::<0b01_00_11_10>(even, odd));
+        let v = _mm512_add_ps(v, _mm512_permute_ps::<0b10_11_00_01>(v));
+        let v = _mm256_castsi256_ps(_mm512_cvtepi64_epi32(_mm512_castps_si512(v)));
+        let v = if added { _mm256_add_ps(_mm256_loadu_ps(to), v) } else { v };
+        _mm256_storeu_ps(to, v);
+    }
+}
+
+/// The halves of `a`, added, and those of `b`.
+///
+/// # Safety
+/// The machine has AVX-512 F.
+#[inline(always)]
+unsafe fn halves(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller vouches for the features.
+    unsafe {
+        let kept = _mm512_mask_blend_ps(0xff00, a, b);
+        _mm512_add_ps(kept, _mm512_shuffle_f32x4::<0b01_00_11_10>(a, b))
+    }
+}
+
+/// Of each half, the quarters of `a`, added, and those of `b`.
+///
+/// # Safety
+/// The machine has AVX-512 F.
+#[inline(always)]
+unsafe fn quarters(a: __m512, b: __m512) -> __m512 {
+    // SAFETY: the caller vouches for the features.
+    unsafe {
+        let kept = _mm512_mask_blend_ps(0xf0f0, a, b);
+        let other = _mm512_mask_blend_ps(0xf0f0, b, a);
+        _mm512_add_ps(kept, _mm512_shuffle_f32x4::<0b10_11_00_01>(other, other))
+    }
+}
+
+/// Columns 4q to 4q + 3 of rows r, r + 4, r + 8 and r + 12.
+///
+/// # Safety
+/// As [`Simd::transpose`], with AVX-512 F.
+#[inline(always)]
+unsafe fn four_rows(from: *const f32, stride: usize, r: usize, q: usize) -> __m512 {
+    // SAFETY: the caller vouches for the matrix and the features.
+    unsafe {
+        let from = from.add(r * stride + 4 * q);
+        let v = _mm512_castps128_ps512(_mm_loadu_ps(from));
+        let v = _mm512_insertf32x4::<1>(v, _mm_loadu_ps(from.add(4 * stride)));
+        let v = _mm512_insertf32x4::<2>(v, _mm_loadu_ps(from.add(8 * stride)));
+        _mm512_insertf32x4::<3>(v, _mm_loadu_ps(from.add(12 * stride)))
+    }
+}
+
+/// # Safety
+/// As [`Simd::transpose`], with AVX-512 F.
+#[inline(always)]
+unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
+    // SAFETY: the caller vouches for the matrices and the features.
+    unsafe {
+        for q in 0..4 {
+            let (r0, r1) = (four_rows(from, stride, 0, q), four_rows(from, stride, 1, q));
+            let (r2, r3) = (four_rows(from, stride, 2, q), four_rows(from, stride, 3, q));
+            let a = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1));
+            let b = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3));
+            let c = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));
+            let d = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));
+            let to = to.add(4 * q * to_stride);
+            _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(a, b)));
+            _mm512_storeu_ps(to.add(to_stride), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+            _mm512_storeu_ps(to.add(2 * to_stride), _mm512_castpd_ps(_mm512_unpacklo_pd(c, d)));
+            _mm512_storeu_ps(to.add(3 * to_stride), _mm512_castpd_ps(_mm512_unpackhi_pd(c, d)));
+        }
     }
 }

@@ -3,22 +3,23 @@
 //! Every output is one dot product along the weight's row, summed in the same order whatever the tile it is computed
 //! in; so a row of the result has the same bits alone, in a batch, and in a chunk of a prompt.
 
+mod few;
+mod many;
 mod operand;
 mod panel;
+mod tiles;
 
 pub(super) use operand::Scratch;
 
-use super::Target;
+use super::{Finish, Target};
 use crate::{
     pool::Pool,
     simd::{Element, Kernel, Level, Simd},
 };
 use bytes::Bytes;
-use inference_engine::{
-    arch::Activation,
-    weights::{DType, RawTensor},
-};
-use panel::{Panel, TILE_COLUMNS};
+use inference_engine::weights::{DType, RawTensor};
+use operand::Layout;
+use panel::{COLUMNS, Panel};
 
 /// A stack of matrices of one type.
 #[derive(Debug)]
@@ -123,24 +124,36 @@ unsafe fn widen<S: Simd, E: Element>(from: *const E, n: usize, scale: f32, out: 
 /// Bytes of weights that a thread takes at a time: they stay in its second-level cache while all rows pass.
 const PANEL_BYTES: usize = 128 << 10;
 
-/// `x·Wᵀ + b`, `[rows, map.cols] → [rows, map.rows]`; with a `gate`, `gate(left half) ⊙ right half` of that.
-pub(super) fn product(
-    level: Level,
-    pool: &Pool,
-    scratch: &mut Scratch,
-    x: &[f32],
-    map: &Dense,
-    gate: Option<Activation>,
-    target: Target<'_>,
-) {
-    let rows = x.len() / map.cols;
-    let columns = if gate.is_some() { map.rows / 2 } else { map.rows };
-    let operand = scratch.operand(level, pool, x, map.cols, map.dtype);
-    // Small panels for few rows, so that the threads end together; a multiple of every tile's width.
-    let bytes = map.cols * map.dtype.size() * if gate.is_some() { 2 } else { 1 };
-    let fair = columns.div_ceil(4 * pool.threads());
-    let panel = (PANEL_BYTES / bytes).min(fair).max(1).next_multiple_of(TILE_COLUMNS);
-    pool.ranges(columns, panel, |columns| {
-        level.run(Panel { map, operand: &operand, rows, columns, gate, target });
-    });
+/// The same where there are many rows.
+const PANEL_COLUMNS: usize = 128;
+
+/// `x·Wᵀ + b` of a stack, and what follows.
+pub(super) struct Product<'a> {
+    pub(super) level: Level,
+    pub(super) pool: &'a Pool,
+    /// `[rows, map.cols]`
+    pub(super) x: &'a [f32],
+    pub(super) map: &'a Dense,
+    pub(super) finish: Finish,
+    pub(super) target: Target<'a>,
+}
+
+impl Product<'_> {
+    pub(super) fn run(&self, scratch: &mut Scratch) {
+        let Self { level, pool, x, map, finish, target } = *self;
+        let columns = finish.columns(map.rows);
+        let operand = scratch.operand(level, pool, x, map.cols, map.dtype);
+        // Small panels for few rows, so that the threads end together.
+        let bytes = map.cols * map.dtype.size() * map.rows / columns.max(1);
+        let fair = columns.div_ceil(4 * pool.threads());
+        let most = if operand.units() == 1 || operand.layout == Layout::Rows {
+            PANEL_BYTES / bytes
+        } else {
+            PANEL_COLUMNS
+        };
+        let panel = most.min(fair).max(1).next_multiple_of(COLUMNS);
+        pool.ranges(columns, panel, |columns| {
+            level.run(Panel { map, operand, columns, finish, target });
+        });
+    }
 }

@@ -1,28 +1,68 @@
-//! Some columns of a product: tiles of a few rows by a few weights, whose sums stay in registers.
-#![expect(clippy::needless_range_loop, reason = "tiles of registers are indexed, all alike")]
+//! Some columns of a product, for all rows: sums first, then what is made of them.
 
 use super::{
+    super::{Finish, Target, lines::Lines},
     Dense,
-    operand::{Operand, STRIDE},
+    few::Few,
+    many::Many,
+    operand::{BLOCK, Layout, Numbers, Operand},
+    tiles::Product,
 };
 use crate::{
-    linear::Target,
     math,
     simd::{Dot, Kernel, Simd},
 };
-use inference_engine::{arch::Activation, weights::DType};
-use std::ops::Range;
+use inference_engine::weights::DType;
+use std::{cell::RefCell, ops::Range};
 
-/// A multiple of the columns of every level's tile.
-pub(super) const TILE_COLUMNS: usize = 12;
+/// Columns are computed in multiples of this many, for every kernel's sake.
+pub(super) const COLUMNS: usize = 16;
+
+/// Memory of one thread, kept from call to call.
+#[derive(Default)]
+pub(super) struct Workspace {
+    weights: Lines,
+    partial: Lines,
+    sums: Lines,
+}
+
+impl Workspace {
+    /// Room for `n` weights as a kernel lays them out.
+    pub(super) fn packed<T>(&mut self, n: usize) -> *mut T {
+        self.weights.room(n)
+    }
+
+    /// Room for `n` sums of a kernel's own.
+    pub(super) fn partial(&mut self, n: usize) -> *mut f32 {
+        self.partial.room(n)
+    }
+}
+
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// Sums of a product, `[rows, stride]`, from some row and column on.
+#[derive(Clone, Copy)]
+pub(super) struct Sums {
+    pub(super) start: *mut f32,
+    /// A multiple of [`COLUMNS`].
+    pub(super) stride: usize,
+}
+
+impl Sums {
+    /// From `row` and `column` on.
+    pub(super) fn at(self, row: usize, column: usize) -> Self {
+        Self { start: self.start.wrapping_add(row * self.stride + column), ..self }
+    }
+}
 
 /// Some columns of a product, for all rows.
 pub(super) struct Panel<'a> {
     pub(super) map: &'a Dense,
-    pub(super) operand: &'a Operand<'a>,
-    pub(super) rows: usize,
+    pub(super) operand: Operand<'a>,
     pub(super) columns: Range<usize>,
-    pub(super) gate: Option<Activation>,
+    pub(super) finish: Finish,
     pub(super) target: Target<'a>,
 }
 
@@ -30,220 +70,120 @@ impl Kernel for Panel<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        // SAFETY: the operand was made for this level and these weights by `Scratch::operand`, with one row of
-        // `stride` elements for each of `rows`.
+        // Taken out, since a closure would not be compiled with the level's features.
+        let mut space = WORKSPACE.take();
+        let rows = self.operand.units() * self.operand.layout.rows();
+        let stride = self.columns.len().next_multiple_of(COLUMNS);
+        let mut buffer = std::mem::take(&mut space.sums);
+        let left = Sums { start: buffer.room(2 * rows * stride), stride };
+        let right = left.at(rows, 0);
+        // SAFETY: the caller vouches for the features of `S`; the buffer has room for both halves, and no other thread
+        // writes these columns.
         unsafe {
-            match (self.operand, self.map.dtype) {
-                (Operand::Bf16 { data, stride }, _) => {
-                    // `Bf16::X` is `u16` at the one level that makes such operands.
-                    self.compute::<S, S::Bf16>(data.as_ptr().cast(), *stride);
-                }
-                (Operand::F32 { data, stride }, DType::F32) => {
-                    self.compute::<S, S::F32>(data.as_ptr().cast(), *stride);
-                }
-                (Operand::F32 { data, stride }, DType::F16) => {
-                    self.compute::<S, S::F16>(data.as_ptr().cast(), *stride);
-                }
-                (Operand::F32 { data, stride }, _) => {
-                    self.compute::<S, S::Bf16>(data.as_ptr().cast(), *stride);
-                }
+            self.sums::<S>(self.columns.start, &mut space, left);
+            if let Finish::Gate(_) = self.finish {
+                self.sums::<S>(self.map.rows / 2 + self.columns.start, &mut space, right);
             }
+            self.finish(left, right);
         }
+        space.sums = buffer;
+        WORKSPACE.set(space);
     }
 }
 
 impl Panel<'_> {
-    /// # Safety
-    /// `x` has `rows` rows of `stride` elements, which is at least the map's columns and a multiple of `D::STEP`.
-    #[inline(always)]
-    unsafe fn compute<S: Simd, D: Dot>(&self, x: *const D::X, stride: usize) {
-        let n = self.columns.len();
-        // SAFETY: as the caller's; the halves of a gated map have `n` rows each at these places.
-        unsafe {
-            let Some(activation) = self.gate else {
-                let mut write =
-                    |row: usize, column: usize, value: f32| self.put(row, column, value);
-                return self.tiles::<S, D>(x, stride, self.columns.start, n, &mut write);
-            };
-            let half = self.map.rows / 2;
-            let mut up = vec![0.0f32; self.rows * n];
-            let mut write = |row: usize, column: usize, value: f32| self.put(row, column, value);
-            self.tiles::<S, D>(x, stride, self.columns.start, n, &mut write);
-            let mut write = |row: usize, column: usize, value: f32| up[row * n + column] = value;
-            self.tiles::<S, D>(x, stride, half + self.columns.start, n, &mut write);
-            for row in 0..self.rows {
-                let gate = self.target.slice(row, self.columns.clone());
-                math::gate(activation, gate, &up[row * n..][..n]);
-            }
-        }
-    }
-
-    /// # Safety
-    /// No other thread writes these columns.
-    #[inline(always)]
-    unsafe fn put(&self, row: usize, column: usize, value: f32) {
-        let at = self.columns.start + column;
-        // SAFETY: as the caller's.
-        unsafe { self.target.slice(row, at..at + 1)[0] = value };
-    }
-
-    /// All rows against `n` rows of the map from `first` on; `write(row, column, value)`, columns from 0.
+    /// All rows against as many rows of the map from `first` on as there are columns.
     ///
     /// # Safety
-    /// As [`compute`](Self::compute).
+    /// The machine has the features of `S`; `sums` has room for the operand's units.
     #[inline(always)]
-    unsafe fn tiles<S: Simd, D: Dot>(
-        &self,
-        x: *const D::X,
-        stride: usize,
-        first: usize,
-        n: usize,
-        write: &mut impl FnMut(usize, usize, f32),
-    ) {
-        // SAFETY: as the caller's.
+    unsafe fn sums<S: Simd>(&self, first: usize, space: &mut Workspace, sums: Sums) {
+        // SAFETY: the operand was made for this level and these weights by `Scratch::operand`.
         unsafe {
-            if S::WIDE {
-                self.tiles_of::<S, D, 4, 6>(x, stride, first, n, write);
-            } else {
-                self.tiles_of::<S, D, 2, 4>(x, stride, first, n, write);
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`compute`](Self::compute).
-    #[inline(always)]
-    unsafe fn tiles_of<S: Simd, D: Dot, const M: usize, const N: usize>(
-        &self,
-        x: *const D::X,
-        stride: usize,
-        first: usize,
-        n: usize,
-        write: &mut impl FnMut(usize, usize, f32),
-    ) {
-        let mut row = 0;
-        while row < self.rows {
-            let left = self.rows - row;
-            // SAFETY: as the caller's; `row` is below `rows`.
-            unsafe {
-                let x = x.add(row * stride);
-                row += if left >= M {
-                    self.strip::<S, D, M, N>(x, stride, row, first, n, write)
-                } else if left >= 2 {
-                    self.strip::<S, D, 2, N>(x, stride, row, first, n, write)
-                } else {
-                    self.strip::<S, D, 1, N>(x, stride, row, first, n, write)
-                };
-            }
-        }
-    }
-
-    /// `M` rows against `n` rows of the map; gives `M`.
-    ///
-    /// # Safety
-    /// As [`compute`](Self::compute), for `M` rows from `x` on.
-    #[inline(always)]
-    unsafe fn strip<S: Simd, D: Dot, const M: usize, const N: usize>(
-        &self,
-        x: *const D::X,
-        stride: usize,
-        row: usize,
-        first: usize,
-        n: usize,
-        write: &mut impl FnMut(usize, usize, f32),
-    ) -> usize {
-        let k = self.map.cols;
-        let mut column = 0;
-        while column < n {
-            let (w, together) = self.map.row(first + column);
-            // SAFETY: the map has `together` rows of `k` weights from `w` on, and `x` is the caller's.
-            unsafe {
-                if together.min(n - column) >= N {
-                    let sums = tile::<S, D, M, N>(x, stride, w.cast(), k);
-                    self.finish::<M, N>(sums, row, first, column, write);
-                    column += N;
-                } else {
-                    let sums = tile::<S, D, M, 1>(x, stride, w.cast(), k);
-                    self.finish::<M, 1>(sums, row, first, column, write);
-                    column += 1;
+            match (self.operand.numbers, self.map.dtype) {
+                (Numbers::Bf16(x), _) => {
+                    if let Layout::Tiles { rows } = self.operand.layout {
+                        let Operand { stride, .. } = self.operand;
+                        let units = self.operand.units();
+                        let product =
+                            Product { map: self.map, x: x.as_ptr(), units, width: rows, stride };
+                        return product.run::<S>(first, self.columns.len(), space, sums);
+                    }
+                    // `Bf16::X` is `u16` at the one level that makes such operands without tiles.
+                    self.vectors::<S, S::Bf16>(x.as_ptr().cast(), first, space, sums);
+                }
+                (Numbers::F32(x), DType::F32) => {
+                    self.vectors::<S, S::F32>(x.as_ptr().cast(), first, space, sums);
+                }
+                (Numbers::F32(x), DType::F16) => {
+                    self.vectors::<S, S::F16>(x.as_ptr().cast(), first, space, sums);
+                }
+                (Numbers::F32(x), _) => {
+                    self.vectors::<S, S::Bf16>(x.as_ptr().cast(), first, space, sums);
                 }
             }
         }
-        M
     }
 
+    /// # Safety
+    /// As [`sums`](Self::sums); `x` are the operand's numbers.
     #[inline(always)]
-    fn finish<const M: usize, const N: usize>(
+    unsafe fn vectors<S: Simd, D: Dot<S>>(
         &self,
-        sums: [[f32; N]; M],
-        row: usize,
+        x: *const D::X,
         first: usize,
-        column: usize,
-        write: &mut impl FnMut(usize, usize, f32),
+        space: &mut Workspace,
+        sums: Sums,
     ) {
-        for (m, sums) in sums.into_iter().enumerate() {
-            for (i, sum) in sums.into_iter().enumerate() {
-                let bias = self.target.bias.map_or(0.0, |b| b[first + column + i]);
-                write(row + m, column + i, sum + bias);
+        let Operand { layout, rows, stride, .. } = self.operand;
+        let (map, n) = (self.map, self.columns.len());
+        // SAFETY: as the caller's.
+        unsafe {
+            if layout == Layout::Rows {
+                Few { map, x, rows, stride }.run::<S, D>(first, n, sums);
+            } else {
+                let packed = space.packed(BLOCK * n.next_multiple_of(COLUMNS));
+                let strips = self.operand.units();
+                Many { map, x, strips, stride }.run::<S, D>(first, n, packed, sums);
+            }
+        }
+    }
+
+    /// Writes what is made of the sums.
+    ///
+    /// # Safety
+    /// They are computed, and no other thread writes these columns.
+    #[inline(always)]
+    unsafe fn finish(&self, left: Sums, right: Sums) {
+        let (n, half) = (self.columns.len(), self.map.rows / 2);
+        for row in 0..self.operand.rows {
+            // SAFETY: as the caller's.
+            unsafe {
+                let part = |sums: Sums| std::slice::from_raw_parts_mut(sums.at(row, 0).start, n);
+                let (left, out) = (part(left), self.target.slice(row, self.columns.clone()));
+                if let Some(bias) = self.target.bias {
+                    add(left, &bias[self.columns.clone()]);
+                }
+                if let Finish::Gate(activation) = self.finish {
+                    let right = part(right);
+                    if let Some(bias) = self.target.bias {
+                        add(right, &bias[half + self.columns.start..][..n]);
+                    }
+                    math::gate(activation, left, right);
+                }
+                if self.finish == Finish::Add {
+                    add(out, left);
+                } else {
+                    out.copy_from_slice(left);
+                }
             }
         }
     }
 }
 
-/// `M` rows of activations times `N` rows of weights.
-///
-/// # Safety
-/// `x` has `M` rows of `stride` elements, a multiple of `D::STEP` and at least `k`, zero beyond `k`; `w` has `N` rows of
-/// `k` weights; the machine has the features of `S`.
 #[inline(always)]
-unsafe fn tile<S: Simd, D: Dot, const M: usize, const N: usize>(
-    x: *const D::X,
-    stride: usize,
-    w: *const D::W,
-    k: usize,
-) -> [[f32; N]; M] {
-    // SAFETY: reads stay inside the rows; the tail of the weights is copied to where a whole step may be read.
-    unsafe {
-        let mut sums = [[D::zero(); N]; M];
-        let whole = k / D::STEP * D::STEP;
-        let mut i = 0;
-        while i < whole {
-            let mut ws = [D::load_w(w.add(i)); N];
-            for n in 1..N {
-                ws[n] = D::load_w(w.add(n * k + i));
-            }
-            if M == 1 {
-                // One row is as fast as memory is: fetch the same columns of the next tile.
-                for n in 0..N {
-                    S::prefetch(w.wrapping_add((N + n) * k + i).cast());
-                }
-            }
-            for m in 0..M {
-                let xs = D::load_x(x.add(m * stride + i));
-                for n in 0..N {
-                    sums[m][n] = D::add(xs, ws[n], sums[m][n]);
-                }
-            }
-            i += D::STEP;
-        }
-        if whole < k {
-            for n in 0..N {
-                let mut tail = [D::W::default(); STRIDE];
-                for j in 0..k - whole {
-                    tail[j] = w.add(n * k + whole + j).read_unaligned();
-                }
-                let ws = D::load_w(tail.as_ptr());
-                for m in 0..M {
-                    sums[m][n] = D::add(D::load_x(x.add(m * stride + whole)), ws, sums[m][n]);
-                }
-            }
-        }
-        let mut out = [[0.0; N]; M];
-        for m in 0..M {
-            for n in 0..N {
-                out[m][n] = D::sum(sums[m][n]);
-            }
-        }
-        out
+fn add(to: &mut [f32], from: &[f32]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to += from;
     }
 }
