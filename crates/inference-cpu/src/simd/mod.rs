@@ -3,8 +3,8 @@
 //! A [`Kernel`] is written once over [`Simd`] and compiled for every level. Sums keep their order within a level, so
 //! a row's result has the same bits whatever else is computed beside it.
 
-#[cfg(target_arch = "x86_64")]
-#[allow(dead_code, reason = "the products that use it follow")]
+#[cfg_attr(not(target_arch = "x86_64"), path = "no_amx.rs")]
+#[allow(dead_code, reason = "not every product is used yet")]
 pub(crate) mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -35,6 +35,8 @@ pub enum Level {
     Avx512Vnni,
     /// The same with the dot product of bf16 pairs. Activations are rounded to bf16 where the weights are bf16.
     Avx512Bf16,
+    /// The same with AMX, which multiplies tiles of bf16 and of int8.
+    Avx512Amx,
     /// AArch64.
     Neon,
 }
@@ -69,6 +71,9 @@ impl Level {
             }
             if vnni && is_x86_feature_detected!("avx512bf16") {
                 levels.insert(0, Self::Avx512Bf16);
+                if amx::available() {
+                    levels.insert(0, Self::Avx512Amx);
+                }
             }
         }
         #[cfg(target_arch = "aarch64")]
@@ -83,7 +88,12 @@ impl Level {
 
     /// The same, or the next where products don't round activations.
     pub(crate) fn without_rounding(self) -> Self {
-        if self == Self::Avx512Bf16 { Self::Avx512Vnni } else { self }
+        if self.rounds_activations() { Self::Avx512Vnni } else { self }
+    }
+
+    /// Whether products with bf16 weights take bf16 activations.
+    pub(crate) fn rounds_activations(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::Avx512Amx)
     }
 
     /// Runs `kernel` compiled for this level.
@@ -103,7 +113,7 @@ impl Level {
             Self::Avx512Vnni => unsafe { avx512::run_vnni(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "x86_64")]
-            Self::Avx512Bf16 => unsafe { avx512::run_bf16(kernel) },
+            Self::Avx512Bf16 | Self::Avx512Amx => unsafe { avx512::run_bf16(kernel) },
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Self::Neon => unsafe { neon::run(kernel) },
@@ -137,6 +147,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// How many vectors a product's tile may keep in registers is enough for 4×6 and not only 2×4 accumulators.
     const WIDE: bool;
+    /// `f32::mul_add` is one instruction, and not a call.
+    const FUSED: bool = true;
     /// The dot product with bf16 weights.
     type Bf16: Dot<W = u16>;
     /// The dot product with f16 weights.
@@ -150,6 +162,31 @@ pub(crate) trait Simd: Copy {
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Loads `LANES` pairs of bf16: the first of each, and the second.
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const u16) -> [Self::V; 2] {
+        let (mut first, mut second) = ([0.0f32; 16], [0.0f32; 16]);
+        for i in 0..Self::LANES {
+            // SAFETY: the caller vouches for the pairs.
+            let pair = unsafe { p.cast::<[u16; 2]>().add(i).read_unaligned() };
+            first[i] = f32::from_bits(u32::from(pair[0]) << 16);
+            second[i] = f32::from_bits(u32::from(pair[1]) << 16);
+        }
+        // SAFETY: the arrays hold a vector each.
+        unsafe { [Self::load(first.as_ptr()), Self::load(second.as_ptr())] }
+    }
+    /// Stores a vector as bf16, rounded to nearest, ties to even; subnormal numbers may become 0.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::V) {
+        let mut wide = [0.0f32; 16];
+        // SAFETY: the array holds a vector; the caller vouches for `LANES` numbers at `p`.
+        unsafe {
+            Self::store(wide.as_mut_ptr(), v);
+            for (i, x) in wide[..Self::LANES].iter().enumerate() {
+                p.add(i).write_unaligned(u16::from_f32(*x));
+            }
+        }
+    }
     unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;

@@ -38,7 +38,7 @@ impl Scratch {
     ) -> Operand<'a> {
         let stride = cols.next_multiple_of(STRIDE);
         let len = x.len() / cols * stride;
-        if level == Level::Avx512Bf16 && dtype == DType::Bf16 {
+        if level.rounds_activations() && dtype == DType::Bf16 {
             let data = fit(&mut self.narrow, len);
             pool.rows(data, stride, PREPARE_ROWS, |rows, out| {
                 level.run(Narrow { x: &x[rows.start * cols..rows.end * cols], cols, stride, out });
