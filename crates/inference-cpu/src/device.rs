@@ -25,6 +25,7 @@ pub struct Cpu {
     arena: Arena,
     scratch: RefCell<Scratch>,
     exact: bool,
+    attention: RefCell<attention::Scratch>,
 }
 
 impl Cpu {
@@ -46,7 +47,14 @@ impl Cpu {
         }
         let failed = |e| Error::Device { reason: format!("no thread could be started: {e}") };
         let pool = Pool::new(threads).map_err(failed)?;
-        Ok(Self { level, pool, arena: Arena::default(), scratch: RefCell::default(), exact: false })
+        Ok(Self {
+            level,
+            pool,
+            arena: Arena::default(),
+            scratch: RefCell::default(),
+            exact: false,
+            attention: RefCell::default(),
+        })
     }
 
     /// The same device, which multiplies activations as they are if `exact`, and does not round them for weights of few
@@ -123,6 +131,10 @@ impl Device for Cpu {
 
     fn block_len(&self) -> usize {
         attention::BLOCK
+    }
+
+    fn block_bytes(&self, layers: &[Attention], dtype: CacheDtype) -> u64 {
+        Cache::block_bytes(layers, dtype)
     }
 
     fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<Cache> {
@@ -203,7 +215,9 @@ impl Device for Cpu {
     ) -> Result<Tensor> {
         let mut y = self.arena.tensor(q.rows(), q.cols);
         let call = Call { q: &q.data, attention, step: &step.step };
-        call.run(self.level, &self.pool, cache, layer, &mut y.data);
+        let scratch = &mut self.attention.borrow_mut();
+        let level = if self.exact { self.level.without_rounding() } else { self.level };
+        call.run(level, &self.pool, scratch, cache, layer, &mut y.data);
         Ok(y)
     }
 

@@ -1,6 +1,9 @@
 //! Matrices of activations, whose memory goes round.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+};
 
 /// Memory that is free for the next matrix.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +37,25 @@ impl Arena {
         data.resize(len, 0.0);
         Tensor { cols, data, home: self.clone() }
     }
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+}
+
+/// Numbers of a cache line.
+const LINE: usize = 16;
+
+/// Calls `f` with `len` numbers that this thread keeps for such calls, from the begin of a cache line on. What they are
+/// is left over from another call.
+pub(crate) fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
+    // Who calls from inside of `f` gets others.
+    let mut data = SCRATCH.take();
+    data.resize(data.len().max(len + LINE), 0.0);
+    let skip = data.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
+    let result = f(&mut data[skip..skip + len]);
+    SCRATCH.set(data);
+    result
 }
 
 impl Tensor {

@@ -1,14 +1,21 @@
 //! Queries, keys and values as they come: norms and rotates heads, and writes keys and values into the cache.
 
-use super::{BLOCK, Cache, Store};
+use super::{
+    BLOCK, Cache,
+    cache::{Layer, Stored, width},
+    plan::position,
+};
 use crate::{
     elementwise::{norm, rotate},
     pool::{Disjoint, Pool},
-    simd::{Element, Kernel, Level, Simd},
+    simd::{Kernel, Level, Simd},
+    tensor::with_scratch,
 };
+use half::{bf16, f16};
+use inference_core::CacheDtype;
 use inference_engine::{
     arch::Attention,
-    step::{Rotation, Span, Step},
+    step::{Rotation, Step},
 };
 use std::ops::Range;
 
@@ -33,11 +40,6 @@ pub(crate) fn pieces(step: &Step) -> Vec<Piece> {
         }
     }
     pieces
-}
-
-/// The place of a row's token in its sequence.
-fn position(span: &Span, row: usize) -> usize {
-    span.context - span.rows.len() + (row - span.rows.start)
 }
 
 /// One call.
@@ -66,29 +68,32 @@ impl Append<'_> {
         layer: usize,
         q: &mut [f32],
     ) {
-        match &mut cache.0[layer] {
-            Store::F32(k, v) => self.run_on(level, pool, k, v, q),
-            Store::F16(k, v) => self.run_on(level, pool, k, v, q),
-            Store::Bf16(k, v) => self.run_on(level, pool, k, v, q),
+        match cache.dtype() {
+            CacheDtype::F32 => self.run_on::<f32>(level, pool, cache, layer, q),
+            CacheDtype::F16 => self.run_on::<f16>(level, pool, cache, layer, q),
+            _ => self.run_on::<bf16>(level, pool, cache, layer, q),
         }
     }
 
-    fn run_on<E: Element>(
+    fn run_on<E: Stored>(
         &self,
         level: Level,
         pool: &Pool,
-        keys: &mut [E],
-        values: &mut [E],
+        cache: &mut Cache,
+        layer: usize,
         q: &mut [f32],
     ) {
-        let (q, keys, values) = (Disjoint::new(q), Disjoint::new(keys), Disjoint::new(values));
+        let (q, layer) = (Disjoint::new(q), cache.layer_mut::<E>(layer, self.attention));
         let rows = self.step.tokens.len();
         let cols = self.qkv.len() / rows.max(1);
         let grain = (GRAIN * self.pieces.len()).div_ceil((rows * cols).max(1));
+        let key = width(self.attention);
         pool.ranges(self.pieces.len(), grain, |pieces| {
-            for piece in &self.pieces[pieces] {
-                level.run(Ready { call: self, piece, q, keys, values });
-            }
+            with_scratch(key, |key| {
+                for piece in &self.pieces[pieces] {
+                    level.run(Ready { call: self, piece, q, layer, key });
+                }
+            });
         });
     }
 }
@@ -98,40 +103,51 @@ struct Ready<'a, E> {
     call: &'a Append<'a>,
     piece: &'a Piece,
     q: Disjoint<'a, f32>,
-    keys: Disjoint<'a, E>,
-    values: Disjoint<'a, E>,
+    layer: Layer<Disjoint<'a, E>>,
+    /// `[width]`
+    key: &'a mut [f32],
 }
 
-impl<E: Element> Kernel for Ready<'_, E> {
+impl<E: Stored> Kernel for Ready<'_, E> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let a = self.call.attention;
-        let (nq, nkv, d) = (a.q_cols(), a.kv_cols(), a.head_dim);
+        let (nq, nkv, d, width) = (a.q_cols(), a.kv_cols(), a.head_dim, width(a));
         let span = &self.call.step.spans[self.piece.span];
-        let block = span.blocks[position(span, self.piece.rows.start) / BLOCK] as usize;
-        let block = block * nkv * BLOCK..(block + 1) * nkv * BLOCK;
-        // SAFETY: the pieces are of different rows and of different blocks.
-        let (keys, values) = unsafe { (self.keys.slice(block.clone()), self.values.slice(block)) };
-        let mut key = vec![0.0; d];
-        for row in self.piece.rows.clone() {
+        let slot = position(span, self.piece.rows.start) % BLOCK;
+        let block = span.blocks[position(span, self.piece.rows.start) / BLOCK];
+        // SAFETY: the pieces are of different blocks.
+        let (keys, values) = unsafe { self.layer.block(block) };
+        if slot == 0 && self.piece.rows.len() < BLOCK {
+            // What a block held before is multiplied by 0, which only numbers survive.
+            keys.fill(E::zeroed());
+            values.fill(E::zeroed());
+        }
+        let key = &mut self.key[..d];
+        for (row, slot) in self.piece.rows.clone().zip(slot..) {
             let (from_q, rest) = self.call.qkv[row * (nq + 2 * nkv)..].split_at(nq);
             let (from_k, from_v) = rest[..2 * nkv].split_at(nkv);
-            // SAFETY: as above.
+            // SAFETY: the pieces are of different rows.
             let q = unsafe { self.q.slice(row * nq..(row + 1) * nq) };
             for (to, from) in q.chunks_exact_mut(d).zip(from_q.chunks_exact(d)) {
                 self.call.ready(row, self.call.norms[0], from, to);
             }
-            let slot = position(span, row) % BLOCK;
-            for (h, (k, v)) in from_k.chunks_exact(d).zip(from_v.chunks_exact(d)).enumerate() {
-                self.call.ready(row, self.call.norms[1], k, &mut key);
-                let at = h * d * BLOCK;
-                for (to, x) in keys[at + slot..].iter_mut().step_by(BLOCK).zip(&key) {
-                    *to = E::from_f32(*x);
+            let heads = keys.chunks_exact_mut(width * BLOCK).zip(from_k.chunks_exact(d));
+            for (keys, k) in heads {
+                self.call.ready(row, self.call.norms[1], k, key);
+                for (to, x) in keys.chunks_exact_mut(E::PAIR * BLOCK).zip(key.chunks(E::PAIR)) {
+                    for (to, x) in to[E::PAIR * slot..].iter_mut().zip(x) {
+                        *to = E::from_f32(*x);
+                    }
                 }
-                for (to, x) in values[at + slot * d..][..d].iter_mut().zip(v) {
-                    *to = E::from_f32(*x);
+            }
+            let heads = values.chunks_exact_mut(width * BLOCK).zip(from_v.chunks_exact(d));
+            for (values, v) in heads {
+                let values = &mut values[slot / E::PAIR * E::PAIR * width..][..E::PAIR * width];
+                for (to, x) in values.chunks_exact_mut(E::PAIR).zip(v) {
+                    to[slot % E::PAIR] = E::from_f32(*x);
                 }
             }
         }

@@ -1,71 +1,52 @@
-//! Attention over a paged cache that is read once: keys by blocks of sixteen, transposed, so that a vector holds
-//! sixteen scores; values as they are. The softmax runs along the keys in chunks (<https://arxiv.org/abs/1805.02867>),
-//! whose borders are places in the sequence: what else is in the step changes no bit.
+//! Attention over a paged cache that is read once.
+//!
+//! The keys of a sequence are cut into splits, whose borders are places in the sequence. Of each split a query has a
+//! softmax of its own, and values that it weighs; splits are merged in order. So no bit depends on who computes which
+//! split, nor on what else is in the step: many queries of a prompt take all splits one after the other, few queries
+//! with a long past are shared out among the threads.
 
 mod append;
-mod block;
-mod tile;
+mod cache;
+mod plan;
+mod products;
+mod softmax;
+mod task;
+mod tiles;
 
 pub(crate) use append::{Append, Piece, pieces};
+pub(crate) use cache::BLOCK;
+pub(crate) use cache::Cache;
 
 use crate::{
     pool::{Disjoint, Pool},
-    simd::{Element, Level},
+    simd::Level,
+    tensor::with_scratch,
 };
-use bytemuck::allocation::try_zeroed_slice_box;
+use cache::{Stored, width};
 use half::{bf16, f16};
-use inference_core::{CacheDtype, Error, Result};
-use inference_engine::{
-    arch::Attention,
-    step::{Span, Step},
-};
-use std::ops::Range;
-use tile::Tile;
+use inference_core::CacheDtype;
+use inference_engine::{arch::Attention, step::Step};
+use plan::Plan;
+use task::{Run, result_len, scratch_len};
 
-/// Tokens of a block: a multiple of every level's lanes.
-pub(crate) const BLOCK: usize = 16;
+/// Keys whose weights are relative to the same maximum; a multiple of the block.
+const SPLIT: usize = 256;
 
-/// Keys that pass between two looks at the maximum; a multiple of the block.
-const CHUNK: usize = 64;
+/// From one query's scores to the next one's: a split, and something that keeps rows of a tile from falling on the same
+/// lines of a cache.
+const ROW: usize = SPLIT + 32;
 
-/// Queries that share the loads of a tile.
-const TILE: usize = 16;
+/// Queries that share the loads of keys and values.
+const TILE: usize = 32;
 
-/// Keys and values of every layer.
-pub struct Cache(Vec<Store>);
+/// Bytes of keys and values that a thread reads in some microseconds: less is not worth waking another.
+const LITTLE: usize = 64 << 10;
 
-/// One layer's keys, `[blocks, kv_heads, head_dim, BLOCK]`, and values, `[blocks, kv_heads, BLOCK, head_dim]`.
-enum Store {
-    F32(Box<[f32]>, Box<[f32]>),
-    F16(Box<[f16]>, Box<[f16]>),
-    Bf16(Box<[bf16]>, Box<[bf16]>),
-}
-
-impl Cache {
-    /// A cache of `blocks` blocks. Its memory is touched only as blocks are used.
-    pub(crate) fn new(layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<Self> {
-        /// Keys and values.
-        type Pair<T> = (Box<[T]>, Box<[T]>);
-        fn pair<T: bytemuck::Zeroable>(len: usize) -> Result<Pair<T>> {
-            let full = |()| Error::OutOfMemory {
-                what: "the cache of keys and values".to_owned(),
-                needed: (2 * len * size_of::<T>()) as u64,
-                available: 0,
-                advice: "take a smaller context_len or fewer parallel_slots".to_owned(),
-            };
-            Ok((try_zeroed_slice_box(len).map_err(full)?, try_zeroed_slice_box(len).map_err(full)?))
-        }
-        let store = |a: &Attention| {
-            let len = blocks * BLOCK * a.kv_cols();
-            Ok(match dtype {
-                CacheDtype::F32 => pair(len).map(|(k, v)| Store::F32(k, v))?,
-                CacheDtype::F16 => pair(len).map(|(k, v)| Store::F16(k, v))?,
-                CacheDtype::Bf16 => pair(len).map(|(k, v)| Store::Bf16(k, v))?,
-                _ => return Err(Error::unsupported(format!("cache_dtype {dtype:?}"), "cpu")),
-            })
-        };
-        Ok(Self(layers.iter().map(store).collect::<Result<_>>()?))
-    }
+/// What is kept from call to call.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    plan: Plan,
+    results: Vec<f32>,
 }
 
 /// One call of attention.
@@ -82,42 +63,54 @@ impl Call<'_> {
         &self,
         level: Level,
         pool: &Pool,
+        scratch: &mut Scratch,
         cache: &Cache,
         layer: usize,
         out: &mut [f32],
     ) {
-        match &cache.0[layer] {
-            Store::F32(k, v) => self.run_on(level, pool, k, v, out),
-            Store::F16(k, v) => self.run_on(level, pool, k, v, out),
-            Store::Bf16(k, v) => self.run_on(level, pool, k, v, out),
+        match cache.dtype() {
+            CacheDtype::F32 => self.run_on::<f32>(level, pool, scratch, cache, layer, out),
+            CacheDtype::F16 => self.run_on::<f16>(level, pool, scratch, cache, layer, out),
+            _ => self.run_on::<bf16>(level, pool, scratch, cache, layer, out),
         }
     }
 
-    fn run_on<E: Element>(
+    fn run_on<E: Stored>(
         &self,
         level: Level,
         pool: &Pool,
-        keys: &[E],
-        values: &[E],
+        scratch: &mut Scratch,
+        cache: &Cache,
+        layer: usize,
         out: &mut [f32],
     ) {
+        let Scratch { plan, results } = scratch;
         let a = self.attention;
-        let rows_of_tile = (TILE / (a.heads / a.kv_heads)).max(1);
-        let tiles: Vec<(&Span, Range<usize>)> = self
-            .step
-            .spans
-            .iter()
-            .flat_map(|span| {
-                let starts = span.rows.clone().step_by(rows_of_tile);
-                starts.map(move |r| (span, r..(r + rows_of_tile).min(span.rows.end)))
-            })
-            .collect();
-        let out = Disjoint::new(out);
-        // The last tiles of a prompt see the most keys: they go first, so that the threads end together.
-        pool.each(tiles.len() * a.kv_heads, |i| {
-            let (span, rows) = &tiles[tiles.len() - 1 - i / a.kv_heads];
-            let (rows, head) = (rows.clone(), i % a.kv_heads);
-            level.run(Tile { call: self, span, rows, head, keys, values, out });
-        });
+        let tokens: usize = self.step.spans.iter().map(|s| s.context).sum();
+        let little = tokens * 2 * a.kv_cols() * size_of::<E>() <= LITTLE;
+        plan.make(a, self.step, if little { 0 } else { pool.threads() });
+        let width = width(a);
+        results.resize(results.len().max(plan.results * result_len(width)), 0.0);
+        let (results, out) = (Disjoint::new(results), Disjoint::new(out));
+        let layer = cache.layer::<E>(layer, a);
+        let tiles = level == Level::Avx512Amx && E::PAIR == 2;
+        let task = |i: usize| {
+            let task = &plan.tasks[i];
+            let len = scratch_len(width, task.rows.len() * task.heads.len());
+            with_scratch(len, |scratch| {
+                let done = &plan.done;
+                level.run(Run { call: self, task, layer, tiles, scratch, out, results, done });
+            });
+        };
+        if little {
+            (0..plan.tasks.len()).for_each(task);
+        } else {
+            pool.each(plan.tasks.len(), task);
+        }
+    }
+
+    /// Heads of queries that share a key head.
+    fn group(&self) -> usize {
+        self.attention.heads / self.attention.kv_heads
     }
 }

@@ -67,6 +67,15 @@ macro_rules! eight_lanes {
                 unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
             }
             #[inline(always)]
+            unsafe fn load_pairs(p: *const u16) -> [__m256; 2] {
+                // SAFETY: see above.
+                unsafe {
+                    let pairs = _mm256_loadu_si256(p.cast());
+                    let second = _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000u32 as i32));
+                    [_mm256_slli_epi32::<16>(pairs), second].map(|v| _mm256_castsi256_ps(v))
+                }
+            }
+            #[inline(always)]
             unsafe fn store(p: *mut f32, v: __m256) {
                 // SAFETY: see above.
                 unsafe { _mm256_storeu_ps(p, v) }

@@ -44,7 +44,7 @@ widening_dot!(F32, Avx512, f32, load);
 
 /// Writes the same vectors for all levels; they differ in their dot products alone.
 macro_rules! sixteen_lanes {
-    ($name:ident, $bf16:ty, $columns:ty) => {
+    ($name:ident, $bf16:ty, $columns:ty, $($store_bf16:tt)*) => {
         // SAFETY of all below: the caller has the features, and vouches for the pointers.
         impl Simd for $name {
             type V = __m512;
@@ -78,6 +78,19 @@ macro_rules! sixteen_lanes {
                 // SAFETY: see above.
                 unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
             }
+            #[inline(always)]
+            unsafe fn load_pairs(p: *const u16) -> [__m512; 2] {
+                // SAFETY: see above.
+                unsafe {
+                    let pairs = _mm512_loadu_si512(p.cast());
+                    let second = _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000u32 as i32));
+                    [
+                        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)),
+                        _mm512_castsi512_ps(second),
+                    ]
+                }
+            }
+            $($store_bf16)*
             #[inline(always)]
             unsafe fn store(p: *mut f32, v: __m512) {
                 // SAFETY: see above.
@@ -145,9 +158,21 @@ macro_rules! sixteen_lanes {
     };
 }
 
-sixteen_lanes!(Avx512, Bf16, integer::Plain);
-sixteen_lanes!(Avx512Vnni, Bf16, integer::Vnni);
-sixteen_lanes!(Avx512Bf16, Pairs, integer::Vnni);
+sixteen_lanes!(Avx512, Bf16, integer::Plain,);
+sixteen_lanes!(Avx512Vnni, Bf16, integer::Vnni,);
+sixteen_lanes!(
+    Avx512Bf16,
+    Pairs,
+    integer::Vnni,
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: __m512) {
+        // SAFETY: see above; `__m256bh` is 16 bf16.
+        unsafe {
+            let narrow = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            _mm256_storeu_si256(p.cast(), narrow);
+        }
+    }
+);
 
 /// Products of bf16 pairs, summed in f32 (`vdpbf16ps`).
 #[derive(Clone, Copy)]

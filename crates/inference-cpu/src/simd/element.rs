@@ -8,9 +8,6 @@ pub(crate) trait Element: bytemuck::Pod + Send + Sync {
     /// Rounded to nearest, ties to even.
     fn from_f32(x: f32) -> Self;
 
-    /// Widened.
-    fn to_f32(self) -> f32;
-
     /// Loads `S::LANES` of them, widened.
     ///
     /// # Safety
@@ -22,10 +19,6 @@ impl Element for f32 {
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         x
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -40,10 +33,6 @@ impl Element for bf16 {
         Self::from_bits(u16::from_f32(x))
     }
     #[inline(always)]
-    fn to_f32(self) -> f32 {
-        self.to_bits().to_f32()
-    }
-    #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
         // SAFETY: the caller vouches for `p`; a `bf16` is its bits.
         unsafe { S::load_bf16(p.cast()) }
@@ -54,10 +43,6 @@ impl Element for f16 {
     #[inline(always)]
     fn from_f32(x: f32) -> Self {
         Self::from_f32(x)
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        f16_to_f32(self.to_bits())
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {
@@ -73,10 +58,6 @@ impl Element for u16 {
         let bits = x.to_bits();
         let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
         (if x.is_nan() { (bits >> 16) | 0x40 } else { rounded }) as Self
-    }
-    #[inline(always)]
-    fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self) << 16)
     }
     #[inline(always)]
     unsafe fn load<S: Simd>(p: *const Self) -> S::V {

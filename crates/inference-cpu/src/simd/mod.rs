@@ -155,6 +155,8 @@ pub(crate) trait Simd: Copy {
     const LANES: usize;
     /// There are registers enough for a product's tile of 24 sums, and not only of 12.
     const WIDE: bool;
+    /// `f32::mul_add` is one instruction, and not a call.
+    const FUSED: bool = true;
     /// The dot product with bf16 weights.
     type Bf16: Dot<Self, W = u16>;
     /// The dot product with f16 weights.
@@ -168,6 +170,31 @@ pub(crate) trait Simd: Copy {
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Loads `LANES` pairs of bf16: the first of each, and the second.
+    #[inline(always)]
+    unsafe fn load_pairs(p: *const u16) -> [Self::V; 2] {
+        let (mut first, mut second) = ([0.0f32; 16], [0.0f32; 16]);
+        for i in 0..Self::LANES {
+            // SAFETY: the caller vouches for the pairs.
+            let pair = unsafe { p.cast::<[u16; 2]>().add(i).read_unaligned() };
+            first[i] = f32::from_bits(u32::from(pair[0]) << 16);
+            second[i] = f32::from_bits(u32::from(pair[1]) << 16);
+        }
+        // SAFETY: the arrays hold a vector each.
+        unsafe { [Self::load(first.as_ptr()), Self::load(second.as_ptr())] }
+    }
+    /// Stores a vector as bf16, rounded to nearest, ties to even; subnormal numbers may become 0.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::V) {
+        let mut wide = [0.0f32; 16];
+        // SAFETY: the array holds a vector; the caller vouches for `LANES` numbers at `p`.
+        unsafe {
+            Self::store(wide.as_mut_ptr(), v);
+            for (i, x) in wide[..Self::LANES].iter().enumerate() {
+                p.add(i).write_unaligned(u16::from_f32(*x));
+            }
+        }
+    }
     unsafe fn store(p: *mut f32, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;

@@ -53,6 +53,15 @@ impl Simd for Neon {
         }
     }
     #[inline(always)]
+    unsafe fn load_pairs(p: *const u16) -> [float32x4_t; 2] {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = vld1q_u32(p.cast());
+            let second = vandq_u32(pairs, vdupq_n_u32(0xffff_0000));
+            [vreinterpretq_f32_u32(vshlq_n_u32::<16>(pairs)), vreinterpretq_f32_u32(second)]
+        }
+    }
+    #[inline(always)]
     unsafe fn store(p: *mut f32, v: float32x4_t) {
         // SAFETY: see above.
         unsafe { vst1q_f32(p, v) }

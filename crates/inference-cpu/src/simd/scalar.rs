@@ -16,6 +16,7 @@ impl Simd for Scalar {
     type V = [f32; LANES];
     const LANES: usize = LANES;
     const WIDE: bool = false;
+    const FUSED: bool = false;
     type Bf16 = Bf16;
     type F16 = F16;
     type F32 = F32;
