@@ -102,7 +102,7 @@ pub(crate) fn size(folder: &Path) -> u64 {
 /// What is wrong with a fixture; `None` if it is complete.
 pub(crate) fn verify(folder: &Path) -> Option<String> {
     let of = |set: &&str| folder.ends_with(Path::new(QUANTISED).join(set));
-    if SETS.iter().any(|set| of(&set)) {
+    if SETS.iter().any(of) {
         return set(folder).err();
     }
     for file in FILES {
