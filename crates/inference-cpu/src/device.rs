@@ -5,6 +5,7 @@ use crate::{
     elementwise::{Add, Gate, Norm, Softcap},
     linear::{Finish, Linear, Product, Scratch},
     machine,
+    memory::Store,
     pool::{Disjoint, Pool},
     simd::Level,
     tensor::{Arena, Tensor},
@@ -26,6 +27,8 @@ pub struct Cpu {
     scratch: RefCell<Scratch>,
     exact: bool,
     attention: RefCell<attention::Scratch>,
+    /// Where weights are packed.
+    store: Store,
 }
 
 impl Cpu {
@@ -54,6 +57,7 @@ impl Cpu {
             scratch: RefCell::default(),
             exact: false,
             attention: RefCell::default(),
+            store: Store::default(),
         })
     }
 
@@ -122,7 +126,7 @@ impl Device for Cpu {
     }
 
     fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Linear> {
-        Linear::new(&self.pool, parts, bias)
+        Linear::new(&self.pool, &self.store, parts, bias)
     }
 
     fn is_shared(&self, map: &Linear) -> bool {

@@ -1,7 +1,7 @@
 //! Where keys and values lie.
 
 use super::{
-    products::{Lanes, Products},
+    products::{Lanes, Pairs, Products},
     tiles::Amx,
 };
 use crate::{
@@ -41,22 +41,27 @@ pub(super) trait Stored: Element + Pod {
     /// Numbers beside each other that are summed: two columns of a key, a column of two tokens' values. Products of
     /// bf16 take pairs; others are loaded one by one.
     const PAIR: usize;
+    /// How it is multiplied where products of pairs are one instruction.
+    type Pairs<S: Simd>: Products<S, Self>;
     /// How it is multiplied where there is AMX.
     type Tiles<S: Simd>: Products<S, Self>;
 }
 
 impl Stored for f32 {
     const PAIR: usize = 1;
+    type Pairs<S: Simd> = Lanes;
     type Tiles<S: Simd> = Lanes;
 }
 
 impl Stored for f16 {
     const PAIR: usize = 1;
+    type Pairs<S: Simd> = Lanes;
     type Tiles<S: Simd> = Lanes;
 }
 
 impl Stored for bf16 {
     const PAIR: usize = 2;
+    type Pairs<S: Simd> = Pairs;
     type Tiles<S: Simd> = Amx;
 }
 

@@ -68,6 +68,8 @@ impl<E: Stored> Kernel for Run<'_, E> {
         unsafe {
             if self.tiles {
                 self.attend::<S, E::Tiles<S>>();
+            } else if S::PAIRS {
+                self.attend::<S, E::Pairs<S>>();
             } else {
                 self.attend::<S, Lanes>();
             }

@@ -6,6 +6,7 @@ mod lines;
 
 use crate::{
     math,
+    memory::Store,
     pool::{Disjoint, Pool},
     simd::Level,
     tensor::Arena,
@@ -89,7 +90,12 @@ impl Linear {
     ///
     /// # Errors
     /// Too little memory.
-    pub(crate) fn new(pool: &Pool, parts: &[Matrix], bias: Option<&[f32]>) -> Result<Self> {
+    pub(crate) fn new(
+        pool: &Pool,
+        store: &Store,
+        parts: &[Matrix],
+        bias: Option<&[f32]>,
+    ) -> Result<Self> {
         let alike = |a: &Matrix, b: &Matrix| match (a, b) {
             (Matrix::Dense(a), Matrix::Dense(b)) => a.dtype == b.dtype,
             (Matrix::Affine(_), Matrix::Affine(_)) => true,
@@ -107,7 +113,7 @@ impl Linear {
             stacks.push(if affine.is_empty() {
                 Stack::Dense(Dense::new(&dense))
             } else {
-                Stack::Affine(Affine::new(pool, &affine)?)
+                Stack::Affine(Affine::new(pool, store, &affine)?)
             });
         }
         let rows = stacks.iter().map(Stack::rows).sum();

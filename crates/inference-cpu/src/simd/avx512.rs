@@ -44,7 +44,7 @@ widening_dot!(F32, Avx512, f32, load);
 
 /// Writes the same vectors for all levels; they differ in their dot products alone.
 macro_rules! sixteen_lanes {
-    ($name:ident, $bf16:ty, $columns:ty, $($store_bf16:tt)*) => {
+    ($name:ident, $bf16:ty, $columns:ty, $($pairs:tt)*) => {
         // SAFETY of all below: the caller has the features, and vouches for the pointers.
         impl Simd for $name {
             type V = __m512;
@@ -90,7 +90,7 @@ macro_rules! sixteen_lanes {
                     ]
                 }
             }
-            $($store_bf16)*
+            $($pairs)*
             #[inline(always)]
             unsafe fn store(p: *mut f32, v: __m512) {
                 // SAFETY: see above.
@@ -160,10 +160,19 @@ macro_rules! sixteen_lanes {
 
 sixteen_lanes!(Avx512, Bf16, integer::Plain,);
 sixteen_lanes!(Avx512Vnni, Bf16, integer::Vnni,);
-sixteen_lanes!(
+sixteen_lanes! {
     Avx512Bf16,
     Pairs,
     integer::Vnni,
+    const PAIRS: bool = true;
+    #[inline(always)]
+    unsafe fn dot_pairs(x: __m512, w: __m512, sums: __m512) -> __m512 {
+        // SAFETY: see above; `__m512bh` is 32 bf16.
+        unsafe {
+            let x = std::mem::transmute::<__m512, __m512bh>(x);
+            _mm512_dpbf16_ps(sums, x, std::mem::transmute::<__m512, __m512bh>(w))
+        }
+    }
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: __m512) {
         // SAFETY: see above; `__m256bh` is 16 bf16.
@@ -172,7 +181,7 @@ sixteen_lanes!(
             _mm256_storeu_si256(p.cast(), narrow);
         }
     }
-);
+}
 
 /// Products of bf16 pairs, summed in f32 (`vdpbf16ps`).
 #[derive(Clone, Copy)]

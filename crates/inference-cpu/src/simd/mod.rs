@@ -183,6 +183,21 @@ pub(crate) trait Simd: Copy {
         // SAFETY: the arrays hold a vector each.
         unsafe { [Self::load(first.as_ptr()), Self::load(second.as_ptr())] }
     }
+    /// Whether [`dot_pairs`](Self::dot_pairs) is one instruction.
+    const PAIRS: bool = false;
+    /// The products of `LANES` pairs of bf16 with as many others, added to `sums`, a pair to a lane. `x` and `w` hold the
+    /// bits of pairs.
+    #[inline(always)]
+    unsafe fn dot_pairs(x: Self::V, w: Self::V, sums: Self::V) -> Self::V {
+        let mut pairs = [[0.0f32; 16]; 2];
+        // SAFETY: each array holds a vector.
+        unsafe {
+            Self::store(pairs[0].as_mut_ptr(), x);
+            Self::store(pairs[1].as_mut_ptr(), w);
+            let [x, w] = [0, 1].map(|i| Self::load_pairs(pairs[i].as_ptr().cast()));
+            Self::mul_add(x[1], w[1], Self::mul_add(x[0], w[0], sums))
+        }
+    }
     /// Stores a vector as bf16, rounded to nearest, ties to even; subnormal numbers may become 0.
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::V) {

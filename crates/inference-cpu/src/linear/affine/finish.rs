@@ -37,23 +37,42 @@ impl Sums<'_> {
         shift: usize,
     ) {
         let columns = self.columns();
-        let n = columns.len();
-        let (first, end) = (self.part.first + columns.start, self.part.first + columns.end);
-        let bias = target.bias.map(|bias| &bias[first..end]);
-        let mut line = [0.0; COLUMNS * super::many::TILES];
+        let place = self.part.first - shift;
         for row in 0..rows {
-            // SAFETY: as the caller's.
-            let out = unsafe { target.slice(row, first - shift..end - shift) };
-            let line = &mut line[..n];
-            line.copy_from_slice(&self.sums[row * self.stride..][..n]);
-            if let Some(bias) = bias {
-                line.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
-            }
-            match finish {
-                Finish::Store => out.copy_from_slice(line),
-                Finish::Add => out.iter_mut().zip(&*line).for_each(|(out, sum)| *out += sum),
-                Finish::Gate(activation) => math::gate(activation, out, line),
+            let sums = &self.sums[row * self.stride..];
+            for (tile, start) in columns.clone().step_by(COLUMNS).enumerate() {
+                let end = (start + COLUMNS).min(columns.end);
+                let first = self.part.first + start;
+                let bias = target.bias.map(|bias| &bias[first..first + end - start]);
+                // SAFETY: as the caller's.
+                let out = unsafe { target.slice(row, place + start..place + end) };
+                let sums = &sums[tile * COLUMNS..][..end - start];
+                // Of a whole tile the compiler knows the length.
+                match (<&mut [f32; COLUMNS]>::try_from(&mut *out), sums.first_chunk()) {
+                    (Ok(out), Some(sums)) => put::<COLUMNS>(sums, bias, finish, out),
+                    _ => {
+                        let (mut wide, mut padded) = ([0.0; COLUMNS], [0.0; COLUMNS]);
+                        wide[..end - start].copy_from_slice(sums);
+                        padded[..end - start].copy_from_slice(out);
+                        put(&wide, bias, finish, &mut padded);
+                        out.copy_from_slice(&padded[..end - start]);
+                    }
+                }
             }
         }
+    }
+}
+
+/// Makes of sums, and of what is there, the result.
+#[inline(always)]
+fn put<const N: usize>(sums: &[f32; N], bias: Option<&[f32]>, finish: Finish, out: &mut [f32; N]) {
+    let mut sums = *sums;
+    if let Some(bias) = bias {
+        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
+    }
+    match finish {
+        Finish::Store => *out = sums,
+        Finish::Add => out.iter_mut().zip(&sums).for_each(|(out, sum)| *out += sum),
+        Finish::Gate(activation) => math::gate(activation, out, &sums),
     }
 }

@@ -19,6 +19,7 @@ pub(super) use operand::Scratch;
 
 use super::{Finish, Target};
 use crate::{
+    memory::Store,
     pool::Pool,
     simd::{COLUMNS, Kernel, LINE, Level, Simd},
 };
@@ -57,7 +58,7 @@ struct Part {
 
 impl Affine {
     /// The stack of `parts`, packed.
-    pub(super) fn new(pool: &Pool, parts: &[&weights::Affine]) -> Result<Self> {
+    pub(super) fn new(pool: &Pool, store: &Store, parts: &[&weights::Affine]) -> Result<Self> {
         let mut stack =
             Self { parts: Vec::new(), kinds: Vec::new(), rows: 0, cols: parts[0].cols(), tiles: 0 };
         for part in parts {
@@ -66,7 +67,7 @@ impl Affine {
                 stack.kinds.push(kind);
                 stack.kinds.len() - 1
             });
-            let packed = Packed::new(pool, part)?;
+            let packed = Packed::new(pool, store, part)?;
             let (first, first_tile) = (stack.rows, stack.tiles);
             stack.rows += packed.rows;
             stack.tiles += packed.tiles();
@@ -192,8 +193,8 @@ impl Tiles<'_> {
     ) -> usize {
         let part = self.map.part(tile);
         let first = tile - part.first_tile;
-        let tiles = first..(first + most.min(many::TILES)).min(part.packed.tiles());
-        let (n, rows, stride) = (tiles.len(), self.rows, many::TILES * COLUMNS);
+        let tiles = first..(first + most).min(part.packed.tiles());
+        let (n, rows, stride) = (tiles.len(), self.rows, most * COLUMNS);
         // Kernels may write rows beyond the last.
         let lines = rows.next_multiple_of(few::ROWS) * stride * size_of::<f32>() / LINE;
         let out = space.sums(lines);
@@ -211,7 +212,6 @@ impl Tiles<'_> {
 /// The sums of some tiles of a part.
 struct Sum<'a> {
     part: &'a Part,
-    /// At most [`many::TILES`].
     tiles: Range<usize>,
     operands: Operands<'a>,
     rows: usize,
@@ -243,8 +243,12 @@ impl Kernel for Sum<'_> {
                     }
                 }
                 Operands::Quantised(operands) => {
-                    let x = &operands[part.kind];
-                    many::tiles::<S::Columns>(packed, tiles, x, rows, space, out, stride);
+                    let (x, mut out) = (&operands[part.kind], out);
+                    for start in tiles.clone().step_by(many::TILES) {
+                        let some = start..(start + many::TILES).min(tiles.end);
+                        many::tiles::<S::Columns>(packed, some, x, rows, space, out, stride);
+                        out = out.add(many::TILES * COLUMNS);
+                    }
                 }
             }
         }

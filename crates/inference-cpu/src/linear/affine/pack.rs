@@ -2,7 +2,7 @@
 
 use super::layout::{CHUNK, Layout, QUADS, position};
 use crate::{
-    memory::Memory,
+    memory::{Memory, Store},
     pool::{Disjoint, Pool},
     simd::{COLUMNS, LINE},
 };
@@ -24,8 +24,8 @@ pub(super) struct Packed {
 const GRAIN: usize = 8;
 
 impl Packed {
-    /// Packs `matrix`, with the pool's threads.
-    pub(super) fn new(pool: &Pool, matrix: &Affine) -> Result<Self> {
+    /// Packs `matrix` into memory of the store, with the pool's threads.
+    pub(super) fn new(pool: &Pool, store: &Store, matrix: &Affine) -> Result<Self> {
         let layout = Layout {
             bits: matrix.bits() as usize,
             group: matrix.group(),
@@ -33,7 +33,7 @@ impl Packed {
             cols: matrix.cols(),
         };
         let tiles = matrix.rows().div_ceil(COLUMNS);
-        let mut data = Memory::new(tiles * layout.tile())?;
+        let mut data = store.take(tiles * layout.tile())?;
         let bytes = Disjoint::new(data.bytes_mut());
         pool.ranges(tiles, GRAIN, |range| {
             for tile in range {

@@ -79,7 +79,7 @@ fn packing_loses_nothing() {
     for (bits, group, dtype, i) in cases() {
         let shape = [[1, 15, 16, 17, 50][i % 5], group * [1, 2, 3, 5][i % 4]];
         let matrix = noise.matrix(bits, group, dtype, shape);
-        let packed = Packed::new(&pool, &matrix).unwrap();
+        let packed = Packed::new(&pool, &Store::default(), &matrix).unwrap();
         let want = matrix.to_f32();
         let mut row = vec![0.0; shape[1]];
         for (r, want) in want.chunks_exact(shape[1]).enumerate() {
@@ -93,7 +93,7 @@ fn packing_loses_nothing() {
 fn four_bits_are_words_of_the_checkpoint() {
     let pool = Pool::new(1).unwrap();
     let matrix = Noise(2).matrix(4, 64, DType::F16, [16, 64]);
-    let packed = Packed::new(&pool, &matrix).unwrap();
+    let packed = Packed::new(&pool, &Store::default(), &matrix).unwrap();
     // SAFETY: a tile is so long.
     let tile = unsafe { std::slice::from_raw_parts(packed.tile(0), packed.layout.tile()) };
     let words = |bytes: &[u8]| {
@@ -189,7 +189,7 @@ fn every_kernel_computes_the_same_bits() {
     for (bits, group, dtype, i) in cases() {
         let shape = [[37, 16, 70][i % 3], group * [1, 3, 8, 5][i % 4]];
         let matrix = noise.matrix(bits, group, dtype, shape);
-        let map = Affine::new(&pool, &[&matrix]).unwrap();
+        let map = Affine::new(&pool, &Store::default(), &[&matrix]).unwrap();
         let rows = 41;
         let x = noise.numbers(rows * shape[1]);
         let want: Vec<_> = x.chunks_exact(shape[1]).flat_map(|x| reference(&matrix, x)).collect();
@@ -210,7 +210,7 @@ fn exact_products_are_near_the_dequantised_ones_and_rows_are_independent() {
     for (bits, group, dtype, i) in cases() {
         let shape = [[37, 16, 70][i % 3], group * [1, 3, 8, 5][i % 4]];
         let matrix = noise.matrix(bits, group, dtype, shape);
-        let map = Affine::new(&pool, &[&matrix]).unwrap();
+        let map = Affine::new(&pool, &Store::default(), &[&matrix]).unwrap();
         let x = noise.numbers(9 * shape[1]);
         let w = matrix.to_f32();
         for level in Level::available() {
@@ -247,7 +247,7 @@ fn extreme_numbers_are_computed_as_all_others_and_disturb_no_other_row() {
         let shape = [35, 3 * group];
         let most = vec![0xff; shape[0] * shape[1] * bits as usize / 8];
         let matrix = noise.with_numbers(most.into(), bits, group, DType::F32, shape);
-        let map = Affine::new(&pool, &[&matrix]).unwrap();
+        let map = Affine::new(&pool, &Store::default(), &[&matrix]).unwrap();
         // Rows: all at their most, of either sign, mixed; then one kind of extreme number each among common ones.
         let cols = shape[1];
         let mut x = vec![1.0; cols];
@@ -294,7 +294,7 @@ fn an_order_and_parts_of_many_kinds_are_one_map() {
         noise.matrix(8, 32, DType::Bf16, [40, cols]),
         noise.matrix(3, 128, DType::F32, [1, cols]).in_order(order.into()).unwrap(),
     ];
-    let map = Affine::new(&pool, &parts.iter().collect::<Vec<_>>()).unwrap();
+    let map = Affine::new(&pool, &Store::default(), &parts.iter().collect::<Vec<_>>()).unwrap();
     assert_eq!((map.rows(), map.kinds.len()), (82, 4));
     let (x, bias) = (noise.numbers(17 * cols), noise.numbers(82));
     for level in Level::available() {

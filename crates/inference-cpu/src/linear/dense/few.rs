@@ -19,43 +19,25 @@ pub(super) struct Few<'a, X> {
 }
 
 impl<X: Copy> Few<'_, X> {
-    /// All rows against `n` rows of the map from `first` on.
+    /// All rows against `n` rows of the map from `first` on, one or two after the other as they lie: what fetches memory
+    /// ahead follows one stream better than several.
     ///
     /// # Safety
     /// The machine has the features of `S`; `x` is as it says, and `sums` has room for all.
     #[inline(always)]
     pub(super) unsafe fn run<S: Simd, D: Dot<S, X = X>>(&self, first: usize, n: usize, sums: Sums) {
-        // SAFETY: as the caller's.
-        unsafe {
-            if S::WIDE {
-                self.strips::<S, D, 4, 6>(first, n, sums);
-            } else {
-                self.strips::<S, D, 2, 4>(first, n, sums);
-            }
-        }
-    }
-
-    /// # Safety
-    /// As [`run`](Self::run).
-    #[inline(always)]
-    unsafe fn strips<S: Simd, D: Dot<S, X = X>, const M: usize, const N: usize>(
-        &self,
-        first: usize,
-        n: usize,
-        sums: Sums,
-    ) {
         let mut column = 0;
         while column < n {
             let (w, together) = self.map.row(first + column);
+            let (w, sums) = (w.cast(), sums.at(0, column));
             // SAFETY: as the caller's; the map has `together` rows from `w` on.
-            unsafe {
-                let sums = sums.at(0, column);
-                column += if together.min(n - column) >= N {
-                    self.rows::<S, D, M, N>(w.cast(), sums)
+            column += unsafe {
+                if S::WIDE && self.rows > 2 && together.min(n - column) >= 2 {
+                    self.rows::<S, D, 2>(w, sums)
                 } else {
-                    self.rows::<S, D, M, 1>(w.cast(), sums)
-                };
-            }
+                    self.rows::<S, D, 1>(w, sums)
+                }
+            };
         }
     }
 
@@ -64,23 +46,21 @@ impl<X: Copy> Few<'_, X> {
     /// # Safety
     /// As [`run`](Self::run); there are `N` rows of weights at `w`.
     #[inline(always)]
-    unsafe fn rows<S: Simd, D: Dot<S, X = X>, const M: usize, const N: usize>(
+    unsafe fn rows<S: Simd, D: Dot<S, X = X>, const N: usize>(
         &self,
         w: *const D::W,
         sums: Sums,
     ) -> usize {
         let mut row = 0;
         while row < self.rows {
-            let left = self.rows - row;
             // SAFETY: as the caller's; `row` is below `rows`.
             unsafe {
                 let sums = sums.at(row, 0);
-                row += if left >= M {
-                    self.tile::<S, D, M, N>(row, w, sums)
-                } else if left >= 2 {
-                    self.tile::<S, D, 2, N>(row, w, sums)
-                } else {
-                    self.tile::<S, D, 1, N>(row, w, sums)
+                row += match self.rows - row {
+                    8.. if S::WIDE => self.tile::<S, D, 8, N>(row, w, sums),
+                    4.. => self.tile::<S, D, 4, N>(row, w, sums),
+                    2.. => self.tile::<S, D, 2, N>(row, w, sums),
+                    _ => self.tile::<S, D, 1, N>(row, w, sums),
                 };
             }
         }
@@ -102,44 +82,78 @@ impl<X: Copy> Few<'_, X> {
         // SAFETY: reads stay inside the rows; the tail of the weights is copied to where a whole step may be read.
         unsafe {
             let x = self.x.add(row * stride);
+            let mut ahead = w.wrapping_add(N * k).cast::<u8>();
             for start in (0..k).step_by(BLOCK) {
-                let mut sums = [[S::splat(0.0); N]; M];
+                // Of row `m` and weights `n` in place `m · N + n`.
+                let mut sums = [S::splat(0.0); MOST];
                 let end = (start + BLOCK).min(k / D::STEP * D::STEP);
-                let mut i = start;
-                while i < end {
+                for i in (start..end).step_by(D::STEP) {
                     let mut ws = [D::load_w(w.add(i)); N];
                     for n in 1..N {
                         ws[n] = D::load_w(w.add(n * k + i));
                     }
-                    if row == 0 {
-                        // Memory is what bounds it: fetch the same columns of the next weights.
-                        for n in 0..N {
-                            S::prefetch(w.wrapping_add((N + n) * k + i).cast());
+                    if N > 1 && row == 0 {
+                        // The next weights, in the order in which they lie.
+                        for _ in 0..N {
+                            S::prefetch(ahead);
+                            ahead = ahead.wrapping_add(D::STEP * size_of::<D::W>());
                         }
                     }
                     for m in 0..M {
                         let xs = D::load_x(x.add(m * stride + i));
                         for n in 0..N {
-                            sums[m][n] = D::add(xs, ws[n], sums[m][n]);
+                            sums[m * N + n] = D::add(xs, ws[n], sums[m * N + n]);
                         }
                     }
-                    i += D::STEP;
                 }
                 if end < k && k < start + BLOCK {
                     for n in 0..N {
                         let ws = tail::<S, D>(w.add(n * k + end), k - end);
                         for m in 0..M {
-                            sums[m][n] = D::add(D::load_x(x.add(m * stride + end)), ws, sums[m][n]);
+                            let xs = D::load_x(x.add(m * stride + end));
+                            sums[m * N + n] = D::add(xs, ws, sums[m * N + n]);
                         }
                     }
                 }
+                let whole = reduce::<S>(sums, M * N);
                 for m in 0..M {
-                    S::sums(sums[m], start > 0, out.at(m, 0).start);
+                    for n in 0..N {
+                        let out = out.at(m, n).start;
+                        let sum = whole[m * N + n];
+                        *out = if start > 0 { *out + sum } else { sum };
+                    }
                 }
             }
         }
         M
     }
+}
+
+/// Most sums of a tile.
+const MOST: usize = 16;
+
+/// The sums of the lanes of the first `n` vectors.
+///
+/// # Safety
+/// The machine has the features of `S`.
+#[inline(always)]
+unsafe fn reduce<S: Simd>(v: [S::V; MOST], n: usize) -> [f32; MOST] {
+    let mut sums = [0.0; MOST];
+    // SAFETY: as the caller's; there are 16 numbers.
+    unsafe {
+        let (first, second) = (v.first_chunk::<8>(), v.last_chunk::<8>());
+        if let (true, Some(first), Some(second)) = (n.is_multiple_of(8), first, second) {
+            S::sums(*first, false, sums.as_mut_ptr());
+            if n > 8 {
+                S::sums(*second, false, sums.as_mut_ptr().add(8));
+            }
+        } else {
+            for i in 0..n {
+                sums[i] = S::sum(v[i]);
+            }
+        }
+    }
+    sums
 }
 
 /// The last `n` weights of a row, fewer than a step, filled up with 0.
