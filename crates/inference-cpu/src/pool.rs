@@ -212,6 +212,11 @@ impl<'a, T> Disjoint<'a, T> {
         Self { start: data.as_mut_ptr(), len, _data: std::marker::PhantomData }
     }
 
+    /// Where an element is.
+    pub(crate) fn at(&self, index: usize) -> *const T {
+        self.start.wrapping_add(index)
+    }
+
     /// A part of the slice.
     ///
     /// # Safety

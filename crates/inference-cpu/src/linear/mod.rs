@@ -74,6 +74,11 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// Where one of the product's columns of a row is.
+    fn at(&self, row: usize, column: usize) -> *const f32 {
+        self.out.at(row * self.stride + self.first + column)
+    }
+
     /// Some of the product's columns of a row.
     ///
     /// # Safety

@@ -4,7 +4,7 @@ use super::Part;
 use crate::{
     linear::{Finish, Target},
     math,
-    simd::COLUMNS,
+    simd::{COLUMNS, Simd},
 };
 use std::ops::Range;
 
@@ -16,6 +16,9 @@ pub(super) struct Sums<'a> {
     pub(super) sums: &'a [f32],
     pub(super) stride: usize,
 }
+
+/// Rows that are fetched ahead: each begins somewhere else, which only we know.
+const AHEAD: usize = 6;
 
 impl Sums<'_> {
     /// Columns that the part has of these tiles.
@@ -29,7 +32,7 @@ impl Sums<'_> {
     /// # Safety
     /// Nobody else uses these columns of the target.
     #[inline(always)]
-    pub(super) unsafe fn write(
+    pub(super) unsafe fn write<S: Simd>(
         &self,
         rows: usize,
         target: &Target<'_>,
@@ -40,6 +43,10 @@ impl Sums<'_> {
         let place = self.part.first - shift;
         for row in 0..rows {
             let sums = &self.sums[row * self.stride..];
+            for line in columns.clone().step_by(COLUMNS).filter(|_| row + AHEAD < rows) {
+                // SAFETY: as the caller's; what is fetched may be anything.
+                unsafe { S::prefetch(target.at(row + AHEAD, place + line).cast()) };
+            }
             for (tile, start) in columns.clone().step_by(COLUMNS).enumerate() {
                 let end = (start + COLUMNS).min(columns.end);
                 let first = self.part.first + start;

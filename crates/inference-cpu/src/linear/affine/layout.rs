@@ -64,12 +64,6 @@ impl Layout {
         self.block_cols() / self.group
     }
 
-    /// Groups of a tile, those that fill the last block included.
-    #[inline(always)]
-    pub(super) fn groups(&self) -> usize {
-        self.blocks() * self.groups_per_block()
-    }
-
     /// Bytes from the scales of a group to its biases.
     #[inline(always)]
     pub(super) fn scales(&self) -> usize {

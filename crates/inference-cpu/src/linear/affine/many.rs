@@ -1,4 +1,4 @@
-//! Many rows: a panel of weights is unpacked once into the core's cache, and all rows pass over it.
+//! Many rows: some weights are unpacked into the first-level cache, and all rows pass over them before the next ones.
 #![expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
 
 use super::{
@@ -14,10 +14,13 @@ use std::ops::Range;
 /// Most tiles of a panel.
 pub(super) const TILES: usize = 2;
 
-/// Unpacked tiles.
+/// Inputs of a panel, a multiple of every block: it stays in the first-level cache with some rows beside it.
+const INPUTS: usize = 512;
+
+/// Unpacked tiles, some inputs of them.
 #[derive(Clone, Copy)]
 struct Panel {
-    /// `[tiles, cols / 4]`: a line for every quad.
+    /// `[tiles, inputs / 4]`: a line for every quad.
     quads: *const u8,
     /// `[tiles, groups, 2]`: scales and biases, widened; a line each.
     factors: *const f32,
@@ -44,37 +47,63 @@ pub(super) unsafe fn tiles<C: Columns>(
     out: *mut f32,
     stride: usize,
 ) {
-    // SAFETY: as the caller's.
-    unsafe {
-        let w = unpack::<C>(packed, tiles.clone(), space);
-        if C::SPLITS && packed.layout.bits == 8 {
-            all_rows::<C, true>(w, tiles.len(), operand, rows, out, stride);
-        } else {
-            all_rows::<C, false>(w, tiles.len(), operand, rows, out, stride);
+    let layout = &packed.layout;
+    let step = INPUTS / layout.block_cols();
+    for start in (0..layout.blocks()).step_by(step) {
+        let blocks = start..(start + step).min(layout.blocks());
+        let (input, group) = (start * layout.block_cols(), start * layout.groups_per_block());
+        let place = Place { input, group, out, stride };
+        // SAFETY: as the caller's.
+        unsafe {
+            let w = unpack::<C>(packed, tiles.clone(), blocks, space);
+            if C::SPLITS && layout.bits == 8 {
+                all_rows::<C, true>(w, tiles.len(), operand, rows, place);
+            } else {
+                all_rows::<C, false>(w, tiles.len(), operand, rows, place);
+            }
         }
     }
 }
 
+/// Where a panel lies in its matrix, and where its sums go.
+#[derive(Clone, Copy)]
+struct Place {
+    /// The first input.
+    input: usize,
+    /// Its group.
+    group: usize,
+    out: *mut f32,
+    stride: usize,
+}
+
+/// Unpacks some blocks.
+///
 /// # Safety
 /// The machine has the features of `C`.
 #[inline(always)]
-unsafe fn unpack<C: Columns>(packed: &Packed, tiles: Range<usize>, space: &mut Space) -> Panel {
+unsafe fn unpack<C: Columns>(
+    packed: &Packed,
+    tiles: Range<usize>,
+    blocks: Range<usize>,
+    space: &mut Space,
+) -> Panel {
     let layout = &packed.layout;
-    let (quads, factors) = (layout.blocks() * layout.block_cols() / 4, 2 * layout.groups());
+    let groups = blocks.len() * layout.groups_per_block();
+    let (quads, factors) = (blocks.len() * layout.block_cols() / 4, 2 * groups);
     let panel = Panel {
         quads: space.quads(tiles.len() * quads).cast_const(),
         factors: space.factors(tiles.len() * factors).cast_const(),
         quad_stride: quads * LINE,
         factor_stride: factors * COLUMNS,
-        groups: layout.groups(),
+        groups,
         group: layout.group,
     };
     let (mut q, mut f) = (panel.quads.cast_mut(), panel.factors.cast_mut());
     // SAFETY: the tiles have as many blocks, and the panel a line for every quad and factor of them.
     unsafe {
         for tile in tiles {
-            let mut p = packed.tile(tile);
-            for _ in 0..layout.blocks() {
+            let mut p = packed.tile(tile).add(blocks.start * layout.block());
+            for _ in blocks.clone() {
                 for i in 0..layout.groups_per_block() {
                     let [scale, bias] =
                         unpack::factors::<C>(layout, p.add(i * 2 * layout.scales()));
@@ -105,19 +134,20 @@ unsafe fn all_rows<C: Columns, const EIGHT: bool>(
     tiles: usize,
     operand: &Operand,
     rows: usize,
-    out: *mut f32,
-    stride: usize,
+    place: Place,
 ) {
     let mut row = 0;
     while row < rows {
         // SAFETY: as the caller's.
         unsafe {
-            let (x, out) = (operand.rows(row), out.add(row * stride));
+            let x = operand.rows(row).from(place.input, place.group);
+            let place = Place { out: place.out.add(row * place.stride), ..place };
             row += match (C::WIDE, tiles, rows - row) {
-                (true, 2, 6..) => store::<C, EIGHT, 6, 2>(w, x, out, stride),
-                (true, 2, 2..) => store::<C, EIGHT, 2, 2>(w, x, out, stride),
-                (_, 1, 2..) => store::<C, EIGHT, 2, 1>(w, x, out, stride),
-                (_, 1, _) => store::<C, EIGHT, 1, 1>(w, x, out, stride),
+                (true, 2, 6..) => sums::<C, EIGHT, 6, 2>(w, x, place),
+                (true, 2, 4..) => sums::<C, EIGHT, 4, 2>(w, x, place),
+                (true, 2, 2..) => sums::<C, EIGHT, 2, 2>(w, x, place),
+                (_, 1, 2..) => sums::<C, EIGHT, 2, 1>(w, x, place),
+                (_, 1, _) => sums::<C, EIGHT, 1, 1>(w, x, place),
                 (_, _, left) => {
                     // One tile after the other.
                     let n = left.min(2);
@@ -126,11 +156,12 @@ unsafe fn all_rows<C: Columns, const EIGHT: bool>(
                         factors: w.factors.add(w.factor_stride),
                         ..w
                     };
-                    for (w, out) in [(w, out), (second, out.add(COLUMNS))] {
+                    let right = Place { out: place.out.add(COLUMNS), ..place };
+                    for (w, place) in [(w, place), (second, right)] {
                         if n == 2 {
-                            store::<C, EIGHT, 2, 1>(w, x, out, stride);
+                            sums::<C, EIGHT, 2, 1>(w, x, place);
                         } else {
-                            store::<C, EIGHT, 1, 1>(w, x, out, stride);
+                            sums::<C, EIGHT, 1, 1>(w, x, place);
                         }
                     }
                     n
@@ -140,42 +171,27 @@ unsafe fn all_rows<C: Columns, const EIGHT: bool>(
     }
 }
 
-/// Stores the sums of `M` rows by `T` tiles; gives `M`.
+/// The sums of `M` rows by `T` tiles, added to those of the inputs before; gives `M`.
 ///
 /// # Safety
-/// As [`sums`]; `out` has room for `M` rows.
-#[inline(always)]
-unsafe fn store<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
-    w: Panel,
-    x: Rows,
-    out: *mut f32,
-    stride: usize,
-) -> usize {
-    // SAFETY: as the caller's.
-    unsafe {
-        let sums = sums::<C, EIGHT, M, T>(w, x);
-        for t in 0..T {
-            for m in 0..M {
-                C::store_f32(out.add(m * stride + t * COLUMNS), sums[t][m]);
-            }
-        }
-    }
-    M
-}
-
-/// The sums of `M` rows by `T` tiles.
-///
-/// # Safety
-/// There are so many; the machine has the features of `C`.
+/// There are so many, and room for their sums; the machine has the features of `C`.
 #[inline(always)]
 unsafe fn sums<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
     w: Panel,
     x: Rows,
-) -> [[C::Floats; M]; T] {
+    place: Place,
+) -> usize {
     let (mut p, mut q, mut weights, mut factors) = (w.quads, x.q, w.factors, x.factors);
     // SAFETY: the panel has a line for every quad, and so has the operand.
     unsafe {
         let mut sums = [[C::splat_f32(0.0); M]; T];
+        if place.input > 0 {
+            for t in 0..T {
+                for m in 0..M {
+                    sums[t][m] = C::load_f32(place.out.add(m * place.stride + t * COLUMNS));
+                }
+            }
+        }
         for _ in 0..w.groups {
             let mut ints = [[C::zero(); M]; T];
             for _ in 0..w.group / 16 {
@@ -202,6 +218,11 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
             weights = weights.add(2 * COLUMNS);
             factors = factors.add(x.factor_stride);
         }
-        sums
+        for t in 0..T {
+            for m in 0..M {
+                C::store_f32(place.out.add(m * place.stride + t * COLUMNS), sums[t][m]);
+            }
+        }
     }
+    M
 }

@@ -268,7 +268,7 @@ impl Kernel for Write<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         // SAFETY: nobody else uses these columns, as the caller of `Tiles::some` vouches.
-        unsafe { self.sums.write(self.of.rows, &self.of.target, self.finish, self.shift) }
+        unsafe { self.sums.write::<S>(self.of.rows, &self.of.target, self.finish, self.shift) }
     }
 }
 

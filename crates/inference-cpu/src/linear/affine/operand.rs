@@ -65,6 +65,18 @@ pub(super) struct Rows {
     pub(super) factor_stride: usize,
 }
 
+impl Rows {
+    /// From an input, the first of a group, on.
+    #[inline(always)]
+    pub(super) fn from(self, input: usize, group: usize) -> Self {
+        Self {
+            q: self.q.wrapping_add(input),
+            factors: self.factors.wrapping_add(group * self.factor_stride),
+            ..self
+        }
+    }
+}
+
 /// Rows that are there in multiples.
 pub(super) const ROWS: usize = 16;
 
