@@ -14,7 +14,7 @@ use std::{
 /// Arguments of `kl`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Keys of KEY=VALUE: backend, quantise (bits), cache (f32, f16, bf16), threads.
+    after_help = "Keys of KEY=VALUE: backend, quantise (bits), cache (f32, f16, bf16), threads, exact (true: activations are not rounded).
 
 What 4 bits lose, and what they lose in llama.cpp:
   cargo xtask kl models-fixtures/storyteller models-fixtures/storyteller --b quantise=4
@@ -49,6 +49,7 @@ enum Setting {
     Quantise(u8),
     Cache(CacheDtype),
     Threads(usize),
+    Exact(bool),
 }
 
 fn setting(text: &str) -> Result<Setting> {
@@ -64,7 +65,8 @@ fn setting(text: &str) -> Result<Setting> {
             "bf16" => CacheDtype::Bf16,
             _ => return Err(wrong()),
         }),
-        _ => return Err(format!("{key:?} is none of backend, quantise, cache and threads")),
+        "exact" => Setting::Exact(value.parse().map_err(|_| wrong())?),
+        _ => return Err(format!("{key:?} is none of backend, quantise, cache, threads and exact")),
     })
 }
 
@@ -74,6 +76,7 @@ fn options(settings: &[Setting]) -> LoadOptions {
         Setting::Quantise(bits) => options.quantise(bits),
         Setting::Cache(dtype) => options.cache_dtype(dtype),
         Setting::Threads(threads) => options.threads(threads),
+        Setting::Exact(exact) => options.exact_activations(exact),
     })
 }
 

@@ -127,6 +127,9 @@ pub(super) struct Product<'a> {
 /// Tiles that a thread takes at a time: as many as stay in its cache while many rows pass.
 const MANY_TILES: usize = 8;
 
+/// Parts of a product for each thread, at least, so that all end at about the same time.
+const PARTS: usize = 8;
+
 /// Bytes of weights that a thread takes at a time where there are few rows.
 const FEW_BYTES: usize = 32 << 10;
 
@@ -139,7 +142,7 @@ impl Product<'_> {
         let tiles = finish.columns(map.tiles);
         let bytes = map.parts.iter().map(|p| p.packed.layout.tile()).max().unwrap_or(1);
         let most = if rows <= few::ROWS { FEW_BYTES / bytes } else { MANY_TILES };
-        let grain = most.min(tiles.div_ceil(4 * pool.threads())).max(1);
+        let grain = most.min(tiles.div_ceil(PARTS * pool.threads())).max(1);
         let all = Tiles { level, map, operands, rows, finish, target };
         // SAFETY: `ranges` hands out every tile once.
         pool.ranges(tiles, grain, |tiles| unsafe { all.compute(tiles) });
