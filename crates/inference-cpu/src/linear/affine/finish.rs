@@ -40,19 +40,20 @@ impl Sums<'_> {
         shift: usize,
     ) {
         let columns = self.columns();
-        let place = self.part.first - shift;
         for row in 0..rows {
             let sums = &self.sums[row * self.stride..];
             for line in columns.clone().step_by(COLUMNS).filter(|_| row + AHEAD < rows) {
                 // SAFETY: as the caller's; what is fetched may be anything.
-                unsafe { S::prefetch(target.at(row + AHEAD, place + line).cast()) };
+                unsafe {
+                    S::prefetch(target.at(row + AHEAD, self.part.first + line - shift).cast())
+                };
             }
             for (tile, start) in columns.clone().step_by(COLUMNS).enumerate() {
                 let end = (start + COLUMNS).min(columns.end);
                 let first = self.part.first + start;
                 let bias = target.bias.map(|bias| &bias[first..first + end - start]);
                 // SAFETY: as the caller's.
-                let out = unsafe { target.slice(row, place + start..place + end) };
+                let out = unsafe { target.slice(row, first - shift..first + end - start - shift) };
                 let sums = &sums[tile * COLUMNS..][..end - start];
                 // Of a whole tile the compiler knows the length.
                 match (<&mut [f32; COLUMNS]>::try_from(&mut *out), sums.first_chunk()) {
