@@ -24,7 +24,7 @@ const SAME: f64 = 1e-5;
 /// Of logits of a device that rounds activations.
 const ROUNDED: f64 = 3e-2;
 
-/// Of logits where the scales of K-quants are rounded to 16 bits: decision 0016.
+/// Of logits where the scales of K-quants are rounded to 16 bits: decision 0018.
 const NARROW: f64 = 3e-3;
 
 /// The logits after a made-up prompt, with the file's weights as `exact` or not.

@@ -269,8 +269,8 @@ pub struct LoadOptions {
     ///
     /// A checkpoint that is quantised already must have these bits, and stays as it is.
     pub quantise: Option<u8>,
-    /// Multiply quantised weights with activations as they are. Else a CPU backend may round those to 8 bits in groups,
-    /// which is much faster and costs little: see the decision on numerics.
+    /// Multiply activations as they are. Else a CPU backend may round them, which is faster: to 8 bits in groups where
+    /// they meet quantised weights (decision 0017), to bf16 where they meet bf16 (decision 0007).
     pub exact_activations: bool,
     /// How keys and values are stored. `None`: as the weights are, but never wider than 32 or narrower than 16 bits.
     pub cache_dtype: Option<CacheDtype>,
