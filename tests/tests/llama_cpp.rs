@@ -4,17 +4,14 @@
 use inference::{
     ClassifyOptions, Error, Format, GenerateOptions, LoadOptions, TextModel, load_model,
 };
-use inference_tests::{devices::distance, fixtures};
+use inference_tests::{devices::distance, fixtures, gguf};
 
 /// Of logits: bf16 weights, activations rounded elsewhere than in ours.
 const TOLERANCE: f64 = 2e-2;
 
 fn load(name: &str) -> Option<Box<dyn TextModel>> {
     let path = fixtures::model(name, Format::Gguf)?;
-    // No backend is named: the format decides.
-    let model = load_model(path, &LoadOptions::default()).expect("loads");
-    assert_eq!(model.info().backend, "llama_cpp");
-    Some(model)
+    Some(load_model(path, &LoadOptions::default().backend("llama_cpp")).expect("loads"))
 }
 
 /// Families, all in bf16: logits of every prompt with a text, and greedy tokens where the margin allows.
@@ -48,6 +45,30 @@ fn logits_are_those_of_the_reference_on_the_same_weights() {
         }
     }
     assert!(compared >= 10, "only {compared} prompts");
+}
+
+/// Of logits, where llama.cpp rounds the activations to 8 bits and we don't.
+const ROUNDED: f64 = 5e-2;
+
+/// Every type of weights, in random blocks: what llama.cpp's own kernels read in them.
+#[test]
+fn logits_of_every_type_are_those_of_our_own_engine() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for ty in gguf::TYPES {
+        let path = dir.path().join(format!("{ty}.gguf"));
+        gguf::write("llama", ty, 2, &path);
+        let logits = |backend: &str, exact: bool| {
+            let options = LoadOptions::default().backend(backend).exact_activations(exact);
+            let model = load_model(&path, &options).expect("loads");
+            let options = ClassifyOptions::default().return_logits(true);
+            let done =
+                model.classify(&["The cat sat on the mat"], &options).remove(0).expect("ends well");
+            done.token.logits.expect("was asked for")
+        };
+        let far = distance(&logits("llama_cpp", false), &logits("cpu", true));
+        println!("{ty}: {far:.1e} apart");
+        assert!(far <= ROUNDED, "{ty}: {far:.1e}");
+    }
 }
 
 #[test]
@@ -89,7 +110,8 @@ fn a_file_that_llama_cpp_would_die_of_is_refused_before_it_sees_it() {
     let refused = |name: &str, bytes: &[u8], part: &str| {
         let file = dir.path().join(format!("{name}.gguf"));
         std::fs::write(&file, bytes).expect("is written");
-        let error = load_model(&file, &LoadOptions::default()).err().expect(name);
+        let options = LoadOptions::default().backend("llama_cpp");
+        let error = load_model(&file, &options).err().expect(name);
         let text = error.to_string();
         assert!(matches!(error, Error::InvalidFile { .. }), "{name}: {error:?}");
         assert!(text.contains(&format!("{name}.gguf")) && text.contains(part), "{name}: {text}");

@@ -21,7 +21,7 @@ use std::{path::PathBuf, time::Duration};
   inference classify ~/models/qwen3-0.6b --labels technical,creative,casual texts.txt
   inference quantise ~/models/qwen3-0.6b ~/models/qwen3-0.6b-4bit --bits 4
 
-A MODEL is a folder with config.json and *.safetensors, or a file that a backend reads.
+A MODEL is a folder with config.json and *.safetensors, or a GGUF file.
 RUST_LOG sets what is logged to stderr, such as RUST_LOG=inference=debug."
 )]
 pub(crate) struct Cli {
@@ -256,7 +256,7 @@ pub(crate) struct Info {
 /// The model and how to load it: every field of [`LoadOptions`].
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
-    /// A folder with config.json and *.safetensors, or a file that a backend reads
+    /// A folder with config.json and *.safetensors, or a GGUF file
     pub(crate) model: PathBuf,
     /// The backend, by name; default: the first that can run here and reads the model
     #[arg(long, value_name = "NAME", help_heading = "Loading")]
@@ -277,8 +277,8 @@ pub(crate) struct ModelArgs {
     /// Quantise the weights while loading, to 2, 3, 4, 5, 6 or 8 bits
     #[arg(long, value_name = "BITS", visible_alias = "quantize", help_heading = "Loading")]
     quantise: Option<u8>,
-    /// Multiply quantised weights with activations as they are, not rounded to 8 bits: slower
-    #[arg(long)]
+    /// Multiply activations as they are, not rounded to 8 bits (quantised weights) or to bf16: slower
+    #[arg(long, help_heading = "Loading")]
     exact_activations: bool,
     /// How keys and values are stored: f32, f16 or bf16
     #[arg(long, value_name = "DTYPE", value_parser = parse::cache_dtype, help_heading = "Loading")]

@@ -123,8 +123,8 @@ impl Registry {
         if !any_available {
             return Err(Error::NoneAvailable { reasons });
         }
-        if format == Format::Gguf && self.get("llama_cpp").is_none() {
-            reasons.push(("llama_cpp".to_owned(), "enable the feature llama-cpp".to_owned()));
+        if format == Format::Gguf && self.get("cpu").is_none() {
+            reasons.push(("cpu".to_owned(), "enable the feature cpu".to_owned()));
         }
         Err(Error::NoBackendReads { path: path.to_owned(), format: format.to_string(), reasons })
     }

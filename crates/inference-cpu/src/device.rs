@@ -61,8 +61,8 @@ impl Cpu {
         })
     }
 
-    /// The same device, which multiplies activations as they are if `exact`, and does not round them for weights of few
-    /// bits. It is slower.
+    /// The same device, which multiplies activations as they are if `exact`: they are rounded neither to 8 bits for
+    /// quantised weights nor to bf16 for those of bf16, and in attention neither. It is slower.
     #[must_use]
     pub fn exact_activations(mut self, exact: bool) -> Self {
         self.exact = exact;

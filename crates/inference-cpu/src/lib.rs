@@ -1,4 +1,5 @@
-//! The CPU backend: threads that stay, instructions chosen at run time, weights where the file has them.
+//! The CPU backend: threads that stay, instructions chosen at run time, dense weights where the file has them,
+//! quantised ones packed.
 
 mod attention;
 mod device;

@@ -13,14 +13,14 @@
 //! }
 //! ```
 //!
-//! A checkpoint is a folder with `config.json`, `tokenizer.json` and `*.safetensors`. Which engines there are, the
+//! A checkpoint is a folder with `config.json`, `tokenizer.json` and `*.safetensors`, or a GGUF file. Which engines there are, the
 //! crate's features say; [`load_model`] takes the first that is available and reads the checkpoint, unless
 //! [`LoadOptions::backend`] names one.
 //!
 //! | feature | backend | |
 //! | --- | --- | --- |
 //! | `cpu` (default) | `cpu` | any machine |
-//! | `llama-cpp` | `llama_cpp` | GGUF files, through llama.cpp; needs cmake, a C++ compiler and libclang to build |
+//! | `llama-cpp` | `llama_cpp` | llama.cpp, for GGUF files alone; needs cmake, a C++ compiler and libclang to build |
 //! | `llama-cpp-metal`, `-rocm`, `-cuda`, `-vulkan` | the same | on a GPU, by llama.cpp's own kernels |
 //! | `async` | – | [`TokenStream`] as a `futures_core::Stream` |
 #![forbid(unsafe_code)]

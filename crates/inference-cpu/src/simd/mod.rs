@@ -33,12 +33,15 @@ pub enum Level {
     Avx512,
     /// The same with the dot product of bytes (VNNI).
     Avx512Vnni,
-    /// The same with the dot product of bf16 pairs. Activations are rounded to bf16 where the weights are bf16.
+    /// The same with the dot product of bf16 pairs. Activations are rounded to bf16 where weights
+    /// are bf16, and queries where the cache is.
     Avx512Bf16,
-    /// The same with AMX, which multiplies tiles of bf16 and of int8.
+    /// The same with AMX, which multiplies tiles of bf16.
     Avx512Amx,
     /// AArch64.
     Neon,
+    /// The same with the dot product of bytes.
+    NeonDot,
 }
 
 impl Level {
@@ -78,7 +81,12 @@ impl Level {
             }
         }
         #[cfg(target_arch = "aarch64")]
-        levels.insert(0, Self::Neon);
+        {
+            levels.insert(0, Self::Neon);
+            if std::arch::is_aarch64_feature_detected!("dotprod") {
+                levels.insert(0, Self::NeonDot);
+            }
+        }
         levels
     }
 
@@ -87,7 +95,7 @@ impl Level {
         Self::available()[0]
     }
 
-    /// Whether products with bf16 weights take bf16 activations.
+    /// Whether products with bf16 weights take bf16 activations, and attention over a bf16 cache bf16 queries.
     pub(crate) fn rounds_activations(self) -> bool {
         matches!(self, Self::Avx512Bf16 | Self::Avx512Amx)
     }
@@ -118,6 +126,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Self::Neon => unsafe { neon::run(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonDot => unsafe { neon::run_dot(kernel) },
             // SAFETY: it needs nothing.
             _ => unsafe { kernel.run::<scalar::Scalar>() },
         }

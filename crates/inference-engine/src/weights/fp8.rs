@@ -3,7 +3,7 @@
 //! `weight_scale` (<https://github.com/vllm-project/compressed-tensors>).
 //!
 //! They become bf16, as `transformers` makes of them and as DeepSeek's own conversion does: what that rounds away is a
-//! thirty-second of what E4M3 already did.
+//! sixteenth of what E4M3 already did.
 
 use super::{
     DType, Matrix, RawTensor, SafeTensors, convert,
