@@ -52,8 +52,15 @@ impl Memory {
 /// too.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// The chunk that is being filled, where its free bytes begin, and how many there are.
-    free: RefCell<Option<(Arc<MmapMut>, NonNull<u8>, usize)>>,
+    free: RefCell<Option<Free>>,
+}
+
+/// What is left of a chunk.
+#[derive(Debug)]
+struct Free {
+    chunk: Arc<MmapMut>,
+    start: NonNull<u8>,
+    len: usize,
 }
 
 impl Store {
@@ -65,19 +72,19 @@ impl Store {
         if len > CHUNK / 2 {
             return Memory::new(len);
         }
-        let mut free = self.free.borrow_mut();
         let taken = len.next_multiple_of(LINE);
-        let (map, start, left) = match free.take() {
-            Some(free) if free.2 >= taken => free,
+        let mut free = self.free.borrow_mut();
+        let Free { chunk, start, len: left } = match free.take() {
+            Some(free) if free.len >= taken => free,
             _ => {
-                let (map, start) = chunk(CHUNK)?;
-                (map, start, CHUNK)
+                let (chunk, start) = chunk(CHUNK)?;
+                Free { chunk, start, len: CHUNK }
             }
         };
         // SAFETY: `taken` bytes are left of the chunk from `start` on.
         let next = unsafe { start.add(taken) };
-        *free = Some((map.clone(), next, left - taken));
-        Ok(Memory { start, len, _chunk: map })
+        *free = Some(Free { chunk: chunk.clone(), start: next, len: left - taken });
+        Ok(Memory { start, len, _chunk: chunk })
     }
 }
 

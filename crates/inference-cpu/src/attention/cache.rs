@@ -1,7 +1,8 @@
 //! Where keys and values lie.
 
 use super::{
-    products::{Lanes, Pairs, Products},
+    pairs::Pairs,
+    products::{Lanes, Products},
     tiles::Amx,
 };
 use crate::{

@@ -7,6 +7,7 @@
 
 mod append;
 mod cache;
+mod pairs;
 mod plan;
 mod products;
 mod softmax;

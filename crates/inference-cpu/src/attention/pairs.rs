@@ -1,0 +1,213 @@
+//! The products of attention by pairs of bf16: queries and weights are rounded to bf16, as keys and values are.
+#![expect(clippy::needless_range_loop, reason = "tiles of registers are indexed, all alike")]
+
+use super::{
+    BLOCK, ROW,
+    products::{Products, fetch},
+};
+use crate::simd::Simd;
+use half::bf16;
+
+/// Products of pairs, for up to [`TILE`](super::TILE) queries.
+pub(super) struct Pairs {
+    queries: usize,
+}
+
+impl<S: Simd> Products<S, bf16> for Pairs {
+    type X = u16;
+
+    #[inline(always)]
+    unsafe fn new(queries: usize) -> Self {
+        Self { queries }
+    }
+
+    #[inline(always)]
+    unsafe fn store(to: *mut u16, v: S::V) {
+        // SAFETY: as the caller's.
+        unsafe { S::store_bf16(to, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn scores(
+        &self,
+        q: *const u16,
+        width: usize,
+        keys: *const bf16,
+        ahead: *const bf16,
+        out: *mut f32,
+    ) {
+        let mut i = 0;
+        while i < self.queries {
+            let left = self.queries - i;
+            let ahead = if i == 0 { ahead } else { std::ptr::null() };
+            // SAFETY: as the caller's; there are as many queries left as the width says.
+            unsafe {
+                let (q, out) = (q.add(i * width), out.add(i * ROW));
+                i += match left {
+                    4.. => score_pairs::<S, 4>(q, width, keys, ahead, out),
+                    2.. => score_pairs::<S, 2>(q, width, keys, ahead, out),
+                    _ => score_pairs::<S, 1>(q, width, keys, ahead, out),
+                };
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn sums(
+        &self,
+        weights: *const u16,
+        width: usize,
+        values: &[*const bf16],
+        ahead: *const bf16,
+        fresh: bool,
+        out: *mut f32,
+        stride: usize,
+    ) {
+        let mut i = 0;
+        while i < self.queries {
+            let left = self.queries - i;
+            // SAFETY: as the caller's; there are as many queries left as the width says.
+            unsafe {
+                if i == 0 && !ahead.is_null() {
+                    fetch::<S, bf16>(ahead, width * BLOCK);
+                }
+                let (weights, out) = (weights.add(i * ROW), out.add(i * stride));
+                i += match left {
+                    4.. => sum_pairs::<S, 4>(weights, width, values, fresh, out, stride),
+                    2.. => sum_pairs::<S, 2>(weights, width, values, fresh, out, stride),
+                    _ => sum_pairs::<S, 1>(weights, width, values, fresh, out, stride),
+                };
+            }
+        }
+    }
+}
+
+/// The pair of bf16 at `p`, in every lane.
+///
+/// # Safety
+/// The machine has the features of `S`; there is a pair.
+#[inline(always)]
+unsafe fn splat_pair<S: Simd>(p: *const u16) -> S::V {
+    // SAFETY: as the caller's.
+    unsafe { S::splat(f32::from_bits(p.cast::<u32>().read_unaligned())) }
+}
+
+/// The scores of `Q` queries with a block of keys; gives `Q`.
+///
+/// # Safety
+/// As [`Products::scores`].
+#[inline(always)]
+unsafe fn score_pairs<S: Simd, const Q: usize>(
+    q: *const u16,
+    width: usize,
+    keys: *const bf16,
+    ahead: *const bf16,
+    out: *mut f32,
+) -> usize {
+    for lane in (0..BLOCK).step_by(2 * S::LANES) {
+        // SAFETY: as the caller's; the width is a multiple of 32.
+        unsafe {
+            // Even and odd pairs are summed apart, so that one product need not wait for the one before.
+            let mut sums = [[[S::splat(0.0); 2]; 2]; Q];
+            for c in (0..width).step_by(4) {
+                let at = keys.add(c * BLOCK + 2 * lane).cast::<f32>();
+                let keys = [
+                    [S::load(at), S::load(at.add(S::LANES))],
+                    [S::load(at.add(BLOCK)), S::load(at.add(BLOCK + S::LANES))],
+                ];
+                if lane == 0 && !ahead.is_null() {
+                    fetch::<S, bf16>(ahead.wrapping_add(c * BLOCK), 4 * BLOCK);
+                }
+                for i in 0..Q {
+                    for odd in 0..2 {
+                        let x = splat_pair::<S>(q.add(i * width + c + 2 * odd));
+                        for n in 0..2 {
+                            sums[i][odd][n] = S::dot_pairs(x, keys[odd][n], sums[i][odd][n]);
+                        }
+                    }
+                }
+            }
+            for i in 0..Q {
+                let out = out.add(i * ROW + lane);
+                S::store(out, S::add(sums[i][0][0], sums[i][1][0]));
+                S::store(out.add(S::LANES), S::add(sums[i][0][1], sums[i][1][1]));
+            }
+        }
+    }
+    Q
+}
+
+/// The sums of `Q` queries; gives `Q`.
+///
+/// # Safety
+/// As [`Products::sums`].
+#[inline(always)]
+unsafe fn sum_pairs<S: Simd, const Q: usize>(
+    weights: *const u16,
+    width: usize,
+    values: &[*const bf16],
+    fresh: bool,
+    out: *mut f32,
+    stride: usize,
+) -> usize {
+    let mut c = 0;
+    // SAFETY: as the caller's.
+    unsafe {
+        while c + 4 * S::LANES <= width {
+            sum_columns::<S, Q, 4>(weights, width, values, c, fresh, out, stride);
+            c += 4 * S::LANES;
+        }
+        // The width is a multiple of 32.
+        while c < width {
+            sum_columns::<S, Q, 2>(weights, width, values, c, fresh, out, stride);
+            c += 2 * S::LANES;
+        }
+    }
+    Q
+}
+
+/// `N` vectors of columns of `Q` sums, from column `c` on.
+///
+/// # Safety
+/// As [`Products::sums`].
+#[inline(always)]
+unsafe fn sum_columns<S: Simd, const Q: usize, const N: usize>(
+    weights: *const u16,
+    width: usize,
+    values: &[*const bf16],
+    c: usize,
+    fresh: bool,
+    out: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: as the caller's.
+    unsafe {
+        let mut sums = [[S::splat(0.0); N]; Q];
+        if !fresh {
+            for i in 0..Q {
+                for n in 0..N {
+                    sums[i][n] = S::load(out.add(i * stride + c + n * S::LANES));
+                }
+            }
+        }
+        for (b, values) in values.iter().enumerate() {
+            for t in (0..BLOCK).step_by(2) {
+                let mut vs = [S::splat(0.0); N];
+                for n in 0..N {
+                    vs[n] = S::load(values.add(t * width + 2 * (c + n * S::LANES)).cast());
+                }
+                for i in 0..Q {
+                    let x = splat_pair::<S>(weights.add(i * ROW + b * BLOCK + t));
+                    for n in 0..N {
+                        sums[i][n] = S::dot_pairs(x, vs[n], sums[i][n]);
+                    }
+                }
+            }
+        }
+        for i in 0..Q {
+            for n in 0..N {
+                S::store(out.add(i * stride + c + n * S::LANES), sums[i][n]);
+            }
+        }
+    }
+}
