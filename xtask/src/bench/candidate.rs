@@ -5,7 +5,7 @@ use super::{
     measure::{self, Sample},
     peer::Peer,
     prompt::Prompt,
-    source,
+    source::{self, Form},
 };
 use crate::Result;
 use inference::{GenerateOptions, LoadOptions, TextModel, registry};
@@ -34,6 +34,24 @@ pub(super) struct Facts {
     pub(super) on_cpu: bool,
 }
 
+impl Facts {
+    /// The candidate in few words, such as `llama_cpp q4_0`.
+    pub(super) fn name(&self) -> String {
+        named(&self.backend, &self.weights)
+    }
+
+    /// Bits of a weight: the first number in how they are held.
+    pub(super) fn bits(&self) -> Option<u32> {
+        let digits = self.weights.split(|c: char| !c.is_ascii_digit());
+        digits.filter_map(|digits| digits.parse().ok()).next()
+    }
+}
+
+/// A backend and how the weights are held.
+pub(super) fn named(backend: &str, weights: &str) -> String {
+    format!("{backend} {weights}")
+}
+
 /// A loaded model that takes its turns.
 pub(super) struct Candidate {
     pub(super) facts: Facts,
@@ -56,22 +74,21 @@ pub(super) struct Loading<'a> {
     pub(super) context_len: usize,
     /// Most sequences at once.
     pub(super) batch: usize,
-    /// Bits that the weights are quantised to while loading.
-    pub(super) quantise: Option<u8>,
 }
 
 impl Candidate {
-    /// Loads the files at `path` with a backend of the registry.
-    pub(super) fn of_backend(backend: &str, path: &Path, loading: Loading<'_>) -> Result<Self> {
+    /// Loads a form of the model with a backend of the registry.
+    pub(super) fn of_backend(backend: &str, form: &Form, loading: Loading<'_>) -> Result<Self> {
         let on_cpu = ON_CPU.contains(&backend);
         let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
-        options.quantise = loading.quantise;
+        options.quantise = form.quantise;
         if on_cpu {
             options = options.threads(loading.threads);
         }
         if loading.batch > 1 {
             options = options.parallel_slots(loading.batch);
         }
+        let path = form.source.as_path();
         let model = registry().load_model(path, &options).map_err(|e| e.to_string())?;
         let info = model.info();
         let bits = info.quantisation.map(|q| format!("{} bit", q.bits));
@@ -135,6 +152,26 @@ impl Candidate {
             }
             (Engine::Peer(peer), [only]) => peer.run(only, generate),
             (Engine::Peer(_), _) => Err("a peer runs one prompt at a time".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::report::tests::facts;
+
+    #[test]
+    fn bits_are_told_by_how_weights_are_held() {
+        for (weights, want) in [
+            ("4 bit", Some(4)),
+            ("q4_k_m", Some(4)),
+            ("q8_0", Some(8)),
+            ("int4-f32", Some(4)),
+            ("bf16", Some(16)),
+            ("f32", Some(32)),
+            ("?", None),
+        ] {
+            assert_eq!(facts("cpu", weights).bits(), want, "{weights}");
         }
     }
 }

@@ -26,11 +26,13 @@ use std::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 All candidates (backends, then peers) load the same model: those that read safetensors the folder, llama_cpp the file
-model-TYPE.gguf in it. Each gets a warm-up, then they take turns in every cell, with the same prompts and as many
-threads. A run's prompt is new, so nothing comes from the cache. Short runs are repeated until they take half a second.
+model-TYPE.gguf in it. Several forms of the model are as many candidates: a backend that reads safetensors has one for
+each number of --quantise, and else any candidate that reads GGUF files one for each of --gguf-type.
+Each gets a warm-up, then they take turns in every cell, with the same prompts and as many threads. A run's prompt is new, so nothing comes from the cache. Short runs are repeated until they take half a second.
 Prefill is prompt tokens over the time from the first work on the prompt to the first token.
 Decode is generated tokens after the first over the time that they took; of a batch, while all of it decodes.
 Where a text ends early, end tokens are banned. Depth 0 is a prompt of 8 tokens.
+A ratio is to the first candidate; where that has several forms, to the one whose weights have as many bits.
 
 The machine's limits are measured before and after, with as many threads, and the best pass of both counts:
   decode   bytes read/s / bytes of weights (as held) and cache that a step must read
@@ -47,9 +49,9 @@ pub(crate) struct Args {
     /// Engines of others from xtask/peers that run beside the backends: candle
     #[arg(long, value_delimiter = ',')]
     peers: Vec<String>,
-    /// Type of the GGUF file in a folder, such as q8_0; default: as the safetensors are
-    #[arg(long)]
-    gguf_type: Option<String>,
+    /// Types of the GGUF files in a folder, such as q8_0,q4_k_m; default: as the safetensors are
+    #[arg(long, value_delimiter = ',')]
+    gguf_type: Vec<String>,
     /// Prefill of 16, 128 and 512 tokens; decode at depth 0 and 2048, and in batches of 4 and 8
     #[arg(long, conflicts_with_all = ["prompt", "generate", "batch"])]
     grid: bool,
@@ -71,9 +73,9 @@ pub(crate) struct Args {
     /// Threads of everything on the CPU, and of the limits; default: one per core, never more
     #[arg(long, value_parser = at_least_one)]
     threads: Option<usize>,
-    /// Quantise the weights while loading, to this many bits; backends only
-    #[arg(long)]
-    quantise: Option<u8>,
+    /// Quantise the weights of safetensors while loading, to so many bits, such as 4,8; backends only
+    #[arg(long, value_delimiter = ',')]
+    quantise: Vec<u8>,
     /// Write one JSON object, to a file or else to stdout in place of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,

@@ -1,6 +1,7 @@
 //! The report as a picture: bars in an SVG, with the figures beside them.
 
 use super::{
+    candidate::named,
     grid::Kind,
     report::{Report, Row},
     table::{percent, ratio, spread},
@@ -157,7 +158,7 @@ impl Drawing {
     fn bar(&mut self, row: &Row, colour: &str, scale: f64) {
         let top = self.y - 11.0;
         let right = "font-size=\"11\" text-anchor=\"end\"";
-        self.text(BARS - 8.0, &row.backend, right, MUTED);
+        self.text(BARS - 8.0, &named(&row.backend, &row.weights), right, MUTED);
         let Some(speed) = &row.tokens_per_second else {
             self.text(BARS + 2.0, "–", "", MUTED);
             return;
@@ -292,7 +293,8 @@ mod tests {
         let texts = texts(&svg(&report));
         let has = |wanted: &str| texts.iter().any(|t| t == &escape(wanted));
         for row in &report.rows {
-            assert!(has(&row.cell) && has(&row.backend), "{row:?}");
+            let name = named(&row.backend, &row.weights);
+            assert!(has(&row.cell) && has(&row.backend) && has(&name), "{row:?}");
             assert!(row.tokens_per_second.is_none_or(|s| has(&spread(&s))), "{row:?}");
             assert!(row.share.is_none_or(|s| has(&percent(s))), "{row:?}");
             assert!(row.ratio.is_none_or(|r| has(&ratio(&r))), "{row:?}");

@@ -71,20 +71,26 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         writeln!(out, "{}", candidate(facts))?;
     }
     let peak = report.before.max(report.after).peak().1;
-    let ratios = match report.candidates.first() {
-        Some(first) if report.candidates.len() > 1 => {
-            format!(
-                "; ratios are to {}: of the medians (least–greatest of two runs side by side)",
-                first.backend
-            )
-        }
-        _ => String::new(),
-    };
+    let ratios = ratios(&report.candidates);
     writeln!(
         out,
         "\ntokens/s are medians (min–max); shares are of the {peak} peak for prefill, of the best read rate for decode{ratios}\n"
     )?;
     columns(out, &report.rows)
+}
+
+/// What ratios are to, if there are any.
+fn ratios(candidates: &[Facts]) -> String {
+    let Some((first, rest)) = candidates.split_first() else { return String::new() };
+    if rest.is_empty() {
+        return String::new();
+    }
+    let several = rest.iter().any(|f| (&f.model, &f.backend) == (&first.model, &first.backend));
+    format!(
+        "; ratios are to {}{}: of the medians (least–greatest of two runs side by side)",
+        first.backend,
+        if several { " with weights of as many bits" } else { "" }
+    )
 }
 
 fn candidate(facts: &Facts) -> String {
