@@ -3,7 +3,7 @@
 use super::{
     checkpoint::Checkpoint,
     measure::{self, Sample},
-    peer::Peer,
+    peer::{self, Peer},
     prompt::Prompt,
     source::{self, Form},
 };
@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
 
 /// Backends and peers that run on the CPU: they get the threads, and shares of its limits.
-const ON_CPU: [&str; 3] = ["cpu", "llama_cpp", "candle"];
+const ON_CPU: [&str; 4] = ["cpu", "llama_cpp", "candle", "openvino"];
 
 /// What is known of a candidate.
 #[derive(Debug, Clone, Serialize)]
@@ -107,17 +107,17 @@ impl Candidate {
     }
 
     /// Builds a peer and has it load the files at `path`.
-    pub(super) fn of_peer(name: &str, path: &Path, loading: Loading<'_>) -> Result<Self> {
+    pub(super) fn of_peer(name: &peer::Name, path: &Path, loading: Loading<'_>) -> Result<Self> {
         let (peer, loaded) = Peer::start(name, path, loading.threads)?;
         let facts = Facts {
             model: loading.checkpoint.name.clone(),
-            backend: name.to_owned(),
+            backend: name.engine.clone(),
             device: loaded.engine,
             weights: loaded.weights,
             note: loaded.note,
             weight_bytes: loaded.weight_bytes,
             cache_bytes_per_token: loaded.cache_bytes_per_token,
-            on_cpu: ON_CPU.contains(&name),
+            on_cpu: ON_CPU.contains(&name.engine.as_str()),
         };
         Ok(Self { facts, engine: Engine::Peer(peer), banned: BTreeSet::new() })
     }

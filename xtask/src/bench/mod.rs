@@ -8,6 +8,7 @@ mod peer;
 mod plot;
 mod progress;
 mod prompt;
+mod python;
 mod report;
 mod session;
 mod source;
@@ -28,7 +29,8 @@ use std::{
 All candidates (backends, then peers) load the same model: those that read safetensors the folder, llama_cpp the file
 model-TYPE.gguf in it. Several forms of the model are as many candidates: a backend that reads safetensors has one for
 each number of --quantise, and else any candidate that reads GGUF files one for each of --gguf-type.
-Each gets a warm-up, then they take turns in every cell, with the same prompts and as many threads. A run's prompt is new, so nothing comes from the cache. Short runs are repeated until they take half a second.
+Each gets a warm-up, then they take turns in every cell, with the same prompts and as many threads. A run's prompt is
+new, so nothing comes from the cache. Short runs are repeated until they take half a second.
 Prefill is prompt tokens over the time from the first work on the prompt to the first token.
 Decode is generated tokens after the first over the time that they took; of a batch, while all of it decodes.
 Where a text ends early, end tokens are banned. Depth 0 is a prompt of 8 tokens.
@@ -38,7 +40,15 @@ The machine's limits are measured before and after, with as many threads, and th
   decode   bytes read/s / bytes of weights (as held) and cache that a step must read
   prefill  peak operations/s / 2 x parameters outside the embedding
 Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
-runs on it has shares: cpu, llama_cpp, candle. A peer's memory is that of its whole process.")]
+runs on it has shares: cpu, llama_cpp, candle, openvino. A peer's memory is that of its whole process.
+
+OpenVINO compresses the folder's safetensors itself, once: with 4 bits in groups of 64, or 8 bits a row. It chooses how
+it holds activations, which may be bf16; the forms that end in -f32 have f32. Compare with the better of both. It is
+installed to target/peers with Python's pip; candle is built there.
+
+All engines with 4 and with 8 bits, in turns (the build needs --features llama-cpp, the folder the GGUF files):
+  cargo xtask bench FOLDER --grid --quantise 4,8 --gguf-type q4_0,q4_k_m,q8_0 --backends cpu,llama_cpp \\
+    --peers openvino:int4,openvino:int4-f32,openvino:int8,openvino:int8-f32")]
 pub(crate) struct Args {
     /// Folders of models, with safetensors, GGUF files or both; or single GGUF files
     #[arg(required = true)]
@@ -46,9 +56,10 @@ pub(crate) struct Args {
     /// Backends, by name; default: all that can run here and read the model
     #[arg(long, value_delimiter = ',')]
     backends: Vec<String>,
-    /// Engines of others from xtask/peers that run beside the backends: candle
+    /// Engines of others from xtask/peers that run beside the backends: candle, and openvino:FORM with the forms int4, int8,
+    /// int4-f32 and int8-f32
     #[arg(long, value_delimiter = ',')]
-    peers: Vec<String>,
+    peers: Vec<peer::Name>,
     /// Types of the GGUF files in a folder, such as q8_0,q4_k_m; default: as the safetensors are
     #[arg(long, value_delimiter = ',')]
     gguf_type: Vec<String>,

@@ -44,9 +44,13 @@ pub(super) fn compare(
         }
     }
     for peer in &args.peers {
-        // A peer does not quantise what it loads.
-        for form in (Asked { bits: &[], ..asked }).forms(path, |_| true)? {
-            eprintln!("{}: loading on {peer}", form.source.display());
+        // What a peer makes of the folder, or else what is there: it does not quantise while loading.
+        let forms = match &peer.form {
+            Some(_) => vec![Form { source: path.to_owned(), quantise: None }],
+            None => Asked { bits: &[], ..asked }.forms(path, |_| true)?,
+        };
+        for form in forms {
+            eprintln!("{}: loading on {}", form.source.display(), peer.engine);
             candidates.push(Candidate::of_peer(peer, &form.source, loading)?);
         }
     }
