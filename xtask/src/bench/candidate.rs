@@ -45,6 +45,11 @@ impl Facts {
         let digits = self.weights.split(|c: char| !c.is_ascii_digit());
         digits.filter_map(|digits| digits.parse().ok()).next()
     }
+
+    /// Whether weights have fewer bits than any floating-point number that is computed with.
+    pub(super) fn is_quantised(&self) -> bool {
+        self.bits().is_some_and(|bits| bits < 16)
+    }
 }
 
 /// A backend and how the weights are held.

@@ -38,7 +38,9 @@ A ratio is to the first candidate; where that has several forms, to the one whos
 
 The machine's limits are measured before and after, with as many threads, and the best pass of both counts:
   decode   bytes read/s / bytes of weights (as held) and cache that a step must read
-  prefill  peak operations/s / 2 x parameters outside the embedding
+  prefill  peak operations/s / 2 x parameters outside the embedding; the peak is that of int8 dot products where weights
+           are quantised and the CPU has them, else the best of floating-point numbers
+Reading is summing 1 GiB in large pages, where the system has them.
 Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
 runs on it has shares: cpu, llama_cpp, candle, openvino. A peer's memory is that of its whole process.
 

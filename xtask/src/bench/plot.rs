@@ -94,13 +94,15 @@ impl Drawing {
         self.text(MARGIN, &models.join(", "), "font-size=\"19\" font-weight=\"600\"", INK);
         let (m, limits) = (&report.machine, report.before.max(report.after));
         let (peak, kind) = limits.peak();
+        let int8 =
+            limits.int8.map_or_else(String::new, |r| format!(", int8 {:.0} Gop/s", r.best / 1e9));
         for line in [
             format!(
                 "{}, {} {}, {} threads; {}",
                 m.cpu, m.os, m.arch, report.before.threads, report.date
             ),
             format!(
-                "limits measured in the same run: reading {:.1} GB/s, {kind} {:.0} GFLOP/s",
+                "limits measured in the same run: reading {:.1} GB/s, {kind} {:.0} GFLOP/s{int8}",
                 limits.read.best / 1e9,
                 peak / 1e9
             ),

@@ -93,6 +93,9 @@ impl Work {
     /// Most tokens per second of a cell that the limits allow a candidate.
     fn limit(&self, cell: Cell, kind: Kind, facts: &Facts, limits: &Limits) -> Option<f64> {
         let limit = match kind {
+            Kind::Prefill if facts.is_quantised() => {
+                limits.quantised_peak().0 / self.operations_per_token
+            }
             Kind::Prefill => limits.peak().0 / self.operations_per_token,
             Kind::Decode => {
                 let batch = cell.batch as f64;
@@ -262,8 +265,13 @@ pub(super) mod tests {
             measured: measured.collect(),
         };
         let machine = Machine { cpu: "c".into(), arch: "a", os: "o", cores: 2, memory: 1 };
-        let before =
-            Limits { threads: 2, read: rate(1000.0), f32: rate(8e4), bf16: Some(rate(64e4)) };
+        let before = Limits {
+            threads: 2,
+            read: rate(1000.0),
+            f32: rate(8e4),
+            bf16: Some(rate(64e4)),
+            int8: Some(rate(128e4)),
+        };
         let after = Limits { read: rate(100_800.0), ..before };
         Report::new("2026-01-31".into(), machine, before, after, &[comparison])
     }
@@ -273,6 +281,17 @@ pub(super) mod tests {
         let (tied, untied) = (Work::of(&info(), true), Work::of(&info(), false));
         assert_eq!((tied.operations_per_token, untied.operations_per_token), (8_000.0, 6_000.0));
         assert_eq!((tied.unread, untied.unread), (0.0, 0.2));
+    }
+
+    #[test]
+    fn quantised_weights_are_limited_by_int8_where_there_is_any() {
+        let (work, limits) = (Work::of(&info(), true), report().before);
+        let prefill = Cell { prompt: 16, generate: 0, batch: 1, prefill: true };
+        let limit = |weights: &str, limits: &Limits| {
+            work.limit(prefill, Kind::Prefill, &facts("cpu", weights), limits)
+        };
+        assert_eq!((limit("bf16", &limits), limit("4 bit", &limits)), (Some(80.0), Some(160.0)));
+        assert_eq!(limit("4 bit", &Limits { int8: None, ..limits }), Some(80.0));
     }
 
     #[test]
