@@ -6,6 +6,8 @@ mod grid;
 mod measure;
 mod peer;
 mod plot;
+mod profile;
+mod profiled;
 mod progress;
 mod prompt;
 mod python;
@@ -18,6 +20,7 @@ mod table;
 use crate::{Result, limits};
 use grid::Cell;
 use report::{Machine, Report};
+use source::Asked;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -43,6 +46,10 @@ The machine's limits are measured before and after, with as many threads, and th
 Reading is summing 1 GiB in large pages, where the system has them.
 Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
 runs on it has shares: cpu, llama_cpp, candle, openvino. A peer's memory is that of its whole process.
+
+--profile times each operation of the steps, over all runs after a first. Of its limit is the share of the time that the
+limits allow: of reading the weights or the cache, or of the operations, whichever takes longer. Attention's operations
+count as floating-point ones. A prompt of more than 256 tokens is several steps.
 
 OpenVINO compresses the folder's safetensors itself, once: with 4 bits in groups of 64, or 8 bits a row. It chooses how
 it holds activations, which may be bf16; the forms that end in -f32 have f32. Compare with the better of both. It is
@@ -89,6 +96,9 @@ pub(crate) struct Args {
     /// Quantise the weights of safetensors while loading, to so many bits, such as 4,8; backends only
     #[arg(long, value_delimiter = ',')]
     quantise: Vec<u8>,
+    /// Print instead where the time of a step goes on the backend cpu, operation by operation
+    #[arg(long, conflicts_with_all = ["backends", "peers", "json", "plot", "seconds"])]
+    profile: bool,
     /// Write one JSON object, to a file or else to stdout in place of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -111,6 +121,11 @@ impl Args {
         } else {
             grid::product(&self.prompt, &self.generate, &self.batch)
         }
+    }
+
+    /// The forms of a model that are compared, of which `dtype` is the checkpoint's.
+    fn asked<'a>(&'a self, dtype: &'a str) -> Asked<'a> {
+        Asked { bits: &self.quantise, gguf_types: &self.gguf_type, dtype }
     }
 
     /// Refuses at once what could only fail after minutes of measuring.
@@ -136,6 +151,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let machine = Machine::here();
     let threads = args.check(machine.cores)?;
     let cells = args.cells();
+    if args.profile {
+        return args.models.iter().try_for_each(|path| profile::run(args, path, &cells, threads));
+    }
     eprintln!("measuring this machine with {threads} threads");
     let before = limits::measure(threads);
     let comparisons: Vec<_> = args

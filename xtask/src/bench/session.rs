@@ -34,8 +34,7 @@ pub(super) fn compare(
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),
     };
-    let asked =
-        Asked { bits: &args.quantise, gguf_types: &args.gguf_type, dtype: &checkpoint.dtype };
+    let asked = args.asked(&checkpoint.dtype);
     let mut candidates = Vec::new();
     for (backend, forms) in backends(args, path, asked)? {
         for form in forms {
