@@ -6,6 +6,7 @@
     reason = "vector instructions that the build does not assume are called here, and only here"
 )]
 
+use memmap2::MmapMut;
 use serde::Serialize;
 use std::{hint::black_box, sync::Barrier, time::Instant};
 
@@ -50,6 +51,8 @@ pub(crate) struct Limits {
     pub(crate) f32: Rate,
     /// Floating-point operations of bf16 dot products, where the CPU has them.
     pub(crate) bf16: Option<Rate>,
+    /// Operations of int8 dot products, where the CPU has them.
+    pub(crate) int8: Option<Rate>,
 }
 
 impl Limits {
@@ -60,15 +63,21 @@ impl Limits {
             read: self.read.max(other.read),
             f32: self.f32.max(other.f32),
             bf16: self.bf16.zip(other.bf16).map(|(a, b)| a.max(b)),
+            int8: self.int8.zip(other.int8).map(|(a, b)| a.max(b)),
         }
     }
 
-    /// The highest peak of arithmetic, and what it is called.
+    /// The highest peak of floating-point arithmetic, and what it is called.
     pub(crate) fn peak(&self) -> (f64, &'static str) {
         match self.bf16 {
             Some(bf16) if bf16.best > self.f32.best => (bf16.best, "bf16"),
             _ => (self.f32.best, "f32"),
         }
+    }
+
+    /// The peak of arithmetic with quantised weights, and what it is called: of int8, where the CPU has it.
+    pub(crate) fn quantised_peak(&self) -> (f64, &'static str) {
+        self.int8.map_or_else(|| self.peak(), |int8| (int8.best, "int8"))
     }
 }
 
@@ -79,20 +88,34 @@ pub(crate) fn measure(threads: usize) -> Limits {
         read: read(threads),
         f32: arithmetic(threads, kernels::f32_rounds),
         bf16: kernels::bf16_rounds().map(|rounds| arithmetic(threads, rounds)),
+        int8: kernels::int8_rounds().map(|rounds| arithmetic(threads, rounds)),
     }
 }
 
-/// Sums over a buffer, one stretch a thread; each thread touches its stretch first, so that it is near.
+/// Sums over a buffer, one stretch a thread, in large pages where the system has them: weights that a backend packs
+/// are in such pages, too. Each thread touches its stretch first, so that it is near.
 fn read(threads: usize) -> Rate {
     let words = BUFFER / 8 / threads;
     let seconds = together(threads, || {
-        let stretch: Vec<u64> = (0..words as u64).collect();
+        let mut stretch = MmapMut::map_anon(words * 8).expect("there is memory to read");
+        advise(&stretch);
+        let numbers = bytemuck::cast_slice_mut(&mut stretch).iter_mut();
+        numbers.zip(0_u64..).for_each(|(word, n)| *word = n);
         move || {
-            black_box(kernels::sum(black_box(&stretch)));
+            black_box(kernels::sum(black_box(bytemuck::cast_slice(&stretch))));
         }
     });
     Rate::of(seconds, (words * 8 * threads) as f64)
 }
+
+/// Asks for large pages. An error means only that there are none.
+#[cfg(target_os = "linux")]
+fn advise(map: &MmapMut) {
+    let _ = map.advise(memmap2::Advice::HugePage);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise(_: &MmapMut) {}
 
 /// `rounds(n)` does `n` rounds and gives the operations of one round.
 fn arithmetic(threads: usize, rounds: fn(usize) -> f64) -> Rate {
@@ -244,6 +267,47 @@ mod kernels {
         black_box(sums);
         (SUMS * 32 * 2) as f64
     }
+
+    /// Rounds of `vpdpbusd`, where the CPU has it.
+    pub(super) fn int8_rounds() -> Option<fn(usize) -> f64> {
+        if is_x86_feature_detected!("avx512vnni") {
+            return Some(|rounds| {
+                // SAFETY: this function is only given out if the CPU has AVX-512 VNNI; AVX-512F comes with it.
+                unsafe { int8_avx512(rounds) }
+            });
+        }
+        is_x86_feature_detected!("avxvnni").then_some(|rounds| {
+            // SAFETY: this function is only given out if the CPU has AVX-VNNI; AVX2 comes with it.
+            unsafe { int8_avx2(rounds) }
+        })
+    }
+
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn int8_avx512(rounds: usize) -> f64 {
+        let (a, b) = (_mm512_set1_epi8(black_box(3)), _mm512_set1_epi8(black_box(-2)));
+        let mut sums = [_mm512_setzero_si512(); SUMS];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        (SUMS * 64 * 2) as f64
+    }
+
+    #[target_feature(enable = "avx2,avxvnni")]
+    fn int8_avx2(rounds: usize) -> f64 {
+        // Sixteen registers hold twelve sums and the operands.
+        let (a, b) = (_mm256_set1_epi8(black_box(3)), _mm256_set1_epi8(black_box(-2)));
+        let mut sums = [_mm256_setzero_si256(); 12];
+        for _ in 0..rounds {
+            for sum in &mut sums {
+                *sum = _mm256_dpbusd_avx_epi32(*sum, a, b);
+            }
+        }
+        black_box(sums);
+        (12 * 32 * 2) as f64
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -276,6 +340,10 @@ mod kernels {
     pub(super) fn bf16_rounds() -> Option<fn(usize) -> f64> {
         None
     }
+
+    pub(super) fn int8_rounds() -> Option<fn(usize) -> f64> {
+        None
+    }
 }
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -283,6 +351,10 @@ mod kernels {
     pub(super) use super::{plain_f32_rounds as f32_rounds, sum_words as sum};
 
     pub(super) fn bf16_rounds() -> Option<fn(usize) -> f64> {
+        None
+    }
+
+    pub(super) fn int8_rounds() -> Option<fn(usize) -> f64> {
         None
     }
 }
@@ -304,6 +376,9 @@ mod tests {
         assert!(plain_f32_rounds(3) >= 8.0);
         if let Some(bf16) = kernels::bf16_rounds() {
             assert!(bf16(3) > kernels::f32_rounds(3));
+        }
+        if let Some(int8) = kernels::int8_rounds() {
+            assert!(int8(3) > kernels::f32_rounds(3));
         }
     }
 }

@@ -66,17 +66,21 @@ impl Backend for CpuBackend {
                 return Err(Error::option("device", reason));
             }
         }
-        let setup = Setup {
-            backend: NAME,
-            device: machine::processor(),
-            slots: SLOTS,
-            step_tokens: STEP_TOKENS,
-            reserve: RESERVE,
-        };
         let threads = options.threads.unwrap_or_else(machine::cores);
         let exact = options.exact_activations;
-        Ok(Box::new(inference_engine::load(path, options, setup, move || {
+        Ok(Box::new(inference_engine::load(path, options, setup(), move || {
             Ok(Cpu::new(threads)?.exact_activations(exact))
         })?))
+    }
+}
+
+/// What the engine is told of this backend and its device, for those who load onto a [`Cpu`] of their own.
+pub fn setup() -> Setup {
+    Setup {
+        backend: NAME,
+        device: machine::processor(),
+        slots: SLOTS,
+        step_tokens: STEP_TOKENS,
+        reserve: RESERVE,
     }
 }

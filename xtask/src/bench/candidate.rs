@@ -3,9 +3,9 @@
 use super::{
     checkpoint::Checkpoint,
     measure::{self, Sample},
-    peer::Peer,
+    peer::{self, Peer},
     prompt::Prompt,
-    source,
+    source::{self, Form},
 };
 use crate::Result;
 use inference::{GenerateOptions, LoadOptions, TextModel, registry};
@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
 
 /// Backends and peers that run on the CPU: they get the threads, and shares of its limits.
-const ON_CPU: [&str; 3] = ["cpu", "llama_cpp", "candle"];
+const ON_CPU: [&str; 4] = ["cpu", "llama_cpp", "candle", "openvino"];
 
 /// What is known of a candidate.
 #[derive(Debug, Clone, Serialize)]
@@ -32,6 +32,29 @@ pub(super) struct Facts {
     pub(super) weight_bytes: u64,
     pub(super) cache_bytes_per_token: u64,
     pub(super) on_cpu: bool,
+}
+
+impl Facts {
+    /// The candidate in few words, such as `llama_cpp q4_0`.
+    pub(super) fn name(&self) -> String {
+        named(&self.backend, &self.weights)
+    }
+
+    /// Bits of a weight: the first number in how they are held.
+    pub(super) fn bits(&self) -> Option<u32> {
+        let digits = self.weights.split(|c: char| !c.is_ascii_digit());
+        digits.filter_map(|digits| digits.parse().ok()).next()
+    }
+
+    /// Whether weights have fewer bits than any floating-point number that is computed with.
+    pub(super) fn is_quantised(&self) -> bool {
+        self.bits().is_some_and(|bits| bits < 16)
+    }
+}
+
+/// A backend and how the weights are held.
+pub(super) fn named(backend: &str, weights: &str) -> String {
+    format!("{backend} {weights}")
 }
 
 /// A loaded model that takes its turns.
@@ -56,22 +79,21 @@ pub(super) struct Loading<'a> {
     pub(super) context_len: usize,
     /// Most sequences at once.
     pub(super) batch: usize,
-    /// Bits that the weights are quantised to while loading.
-    pub(super) quantise: Option<u8>,
 }
 
 impl Candidate {
-    /// Loads the files at `path` with a backend of the registry.
-    pub(super) fn of_backend(backend: &str, path: &Path, loading: Loading<'_>) -> Result<Self> {
+    /// Loads a form of the model with a backend of the registry.
+    pub(super) fn of_backend(backend: &str, form: &Form, loading: Loading<'_>) -> Result<Self> {
         let on_cpu = ON_CPU.contains(&backend);
         let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
-        options.quantise = loading.quantise;
+        options.quantise = form.quantise;
         if on_cpu {
             options = options.threads(loading.threads);
         }
         if loading.batch > 1 {
             options = options.parallel_slots(loading.batch);
         }
+        let path = form.source.as_path();
         let model = registry().load_model(path, &options).map_err(|e| e.to_string())?;
         let info = model.info();
         let bits = info.quantisation.map(|q| format!("{} bit", q.bits));
@@ -90,17 +112,17 @@ impl Candidate {
     }
 
     /// Builds a peer and has it load the files at `path`.
-    pub(super) fn of_peer(name: &str, path: &Path, loading: Loading<'_>) -> Result<Self> {
+    pub(super) fn of_peer(name: &peer::Name, path: &Path, loading: Loading<'_>) -> Result<Self> {
         let (peer, loaded) = Peer::start(name, path, loading.threads)?;
         let facts = Facts {
             model: loading.checkpoint.name.clone(),
-            backend: name.to_owned(),
+            backend: name.engine.clone(),
             device: loaded.engine,
             weights: loaded.weights,
             note: loaded.note,
             weight_bytes: loaded.weight_bytes,
             cache_bytes_per_token: loaded.cache_bytes_per_token,
-            on_cpu: ON_CPU.contains(&name),
+            on_cpu: ON_CPU.contains(&name.engine.as_str()),
         };
         Ok(Self { facts, engine: Engine::Peer(peer), banned: BTreeSet::new() })
     }
@@ -135,6 +157,26 @@ impl Candidate {
             }
             (Engine::Peer(peer), [only]) => peer.run(only, generate),
             (Engine::Peer(_), _) => Err("a peer runs one prompt at a time".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::bench::report::tests::facts;
+
+    #[test]
+    fn bits_are_told_by_how_weights_are_held() {
+        for (weights, want) in [
+            ("4 bit", Some(4)),
+            ("q4_k_m", Some(4)),
+            ("q8_0", Some(8)),
+            ("int4-f32", Some(4)),
+            ("bf16", Some(16)),
+            ("f32", Some(32)),
+            ("?", None),
+        ] {
+            assert_eq!(facts("cpu", weights).bits(), want, "{weights}");
         }
     }
 }

@@ -6,8 +6,11 @@ mod grid;
 mod measure;
 mod peer;
 mod plot;
+mod profile;
+mod profiled;
 mod progress;
 mod prompt;
+mod python;
 mod report;
 mod session;
 mod source;
@@ -17,6 +20,7 @@ mod table;
 use crate::{Result, limits};
 use grid::Cell;
 use report::{Machine, Report};
+use source::Asked;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -26,17 +30,34 @@ use std::{
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 All candidates (backends, then peers) load the same model: those that read safetensors the folder, llama_cpp the file
-model-TYPE.gguf in it. Each gets a warm-up, then they take turns in every cell, with the same prompts and as many
-threads. A run's prompt is new, so nothing comes from the cache. Short runs are repeated until they take half a second.
+model-TYPE.gguf in it. Several forms of the model are as many candidates: a backend that reads safetensors has one for
+each number of --quantise, and else any candidate that reads GGUF files one for each of --gguf-type.
+Each gets a warm-up, then they take turns in every cell, with the same prompts and as many threads. A run's prompt is
+new, so nothing comes from the cache. Short runs are repeated until they take half a second.
 Prefill is prompt tokens over the time from the first work on the prompt to the first token.
 Decode is generated tokens after the first over the time that they took; of a batch, while all of it decodes.
 Where a text ends early, end tokens are banned. Depth 0 is a prompt of 8 tokens.
+A ratio is to the first candidate; where that has several forms, to the one whose weights have as many bits.
 
 The machine's limits are measured before and after, with as many threads, and the best pass of both counts:
   decode   bytes read/s / bytes of weights (as held) and cache that a step must read
-  prefill  peak operations/s / 2 x parameters outside the embedding
+  prefill  peak operations/s / 2 x parameters outside the embedding; the peak is that of int8 dot products where weights
+           are quantised and the CPU has them, else the best of floating-point numbers
+Reading is summing 1 GiB in large pages, where the system has them.
 Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
-runs on it has shares: cpu, llama_cpp, candle. A peer's memory is that of its whole process.")]
+runs on it has shares: cpu, llama_cpp, candle, openvino. A peer's memory is that of its whole process.
+
+--profile times each operation of the steps, over all runs after a first. Of its limit is the share of the time that the
+limits allow: of reading the weights or the cache, or of the operations, whichever takes longer. Attention's operations
+count as floating-point ones. A prompt of more than 256 tokens is several steps.
+
+OpenVINO compresses the folder's safetensors itself, once: with 4 bits in groups of 64, or 8 bits a row. It chooses how
+it holds activations, which may be bf16; the forms that end in -f32 have f32. Compare with the better of both. It is
+installed to target/peers with Python's pip; candle is built there.
+
+All engines with 4 and with 8 bits, in turns (the build needs --features llama-cpp, the folder the GGUF files):
+  cargo xtask bench FOLDER --grid --quantise 4,8 --gguf-type q4_0,q4_k_m,q8_0 --backends cpu,llama_cpp \\
+    --peers openvino:int4,openvino:int4-f32,openvino:int8,openvino:int8-f32")]
 pub(crate) struct Args {
     /// Folders of models, with safetensors, GGUF files or both; or single GGUF files
     #[arg(required = true)]
@@ -44,12 +65,13 @@ pub(crate) struct Args {
     /// Backends, by name; default: all that can run here and read the model
     #[arg(long, value_delimiter = ',')]
     backends: Vec<String>,
-    /// Engines of others from xtask/peers that run beside the backends: candle
+    /// Engines of others from xtask/peers that run beside the backends: candle, and openvino:FORM with the forms int4, int8,
+    /// int4-f32 and int8-f32
     #[arg(long, value_delimiter = ',')]
-    peers: Vec<String>,
-    /// Type of the GGUF file in a folder, such as q8_0; default: as the safetensors are
-    #[arg(long)]
-    gguf_type: Option<String>,
+    peers: Vec<peer::Name>,
+    /// Types of the GGUF files in a folder, such as q8_0,q4_k_m; default: as the safetensors are
+    #[arg(long, value_delimiter = ',')]
+    gguf_type: Vec<String>,
     /// Prefill of 16, 128 and 512 tokens; decode at depth 0 and 2048, and in batches of 4 and 8
     #[arg(long, conflicts_with_all = ["prompt", "generate", "batch"])]
     grid: bool,
@@ -71,9 +93,12 @@ pub(crate) struct Args {
     /// Threads of everything on the CPU, and of the limits; default: one per core, never more
     #[arg(long, value_parser = at_least_one)]
     threads: Option<usize>,
-    /// Quantise the weights while loading, to this many bits; backends only
-    #[arg(long)]
-    quantise: Option<u8>,
+    /// Quantise the weights of safetensors while loading, to so many bits, such as 4,8; backends only
+    #[arg(long, value_delimiter = ',')]
+    quantise: Vec<u8>,
+    /// Print instead where the time of a step goes on the backend cpu, operation by operation
+    #[arg(long, conflicts_with_all = ["backends", "peers", "json", "plot", "seconds"])]
+    profile: bool,
     /// Write one JSON object, to a file or else to stdout in place of the table
     #[arg(long, value_name = "FILE", num_args = 0..=1)]
     json: Option<Option<PathBuf>>,
@@ -96,6 +121,11 @@ impl Args {
         } else {
             grid::product(&self.prompt, &self.generate, &self.batch)
         }
+    }
+
+    /// The forms of a model that are compared, of which `dtype` is the checkpoint's.
+    fn asked<'a>(&'a self, dtype: &'a str) -> Asked<'a> {
+        Asked { bits: &self.quantise, gguf_types: &self.gguf_type, dtype }
     }
 
     /// Refuses at once what could only fail after minutes of measuring.
@@ -121,6 +151,9 @@ pub(crate) fn run(args: &Args) -> Result {
     let machine = Machine::here();
     let threads = args.check(machine.cores)?;
     let cells = args.cells();
+    if args.profile {
+        return args.models.iter().try_for_each(|path| profile::run(args, path, &cells, threads));
+    }
     eprintln!("measuring this machine with {threads} threads");
     let before = limits::measure(threads);
     let comparisons: Vec<_> = args

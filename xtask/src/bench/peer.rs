@@ -1,14 +1,34 @@
 //! Engines of others as candidates: programs in `xtask/peers`, outside the workspace, spoken to in lines of JSON.
 
-use super::{measure::Sample, prompt::Prompt};
+use super::{measure::Sample, prompt::Prompt, python};
 use crate::{Result, root};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
+    convert::Infallible,
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    str::FromStr,
 };
+
+/// A peer as it is named: `candle`, or `openvino:int4` for a form that the peer makes itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Name {
+    /// Its folder in `xtask/peers`.
+    pub(super) engine: String,
+    /// What it makes of a folder of safetensors.
+    pub(super) form: Option<String>,
+}
+
+impl FromStr for Name {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Infallible> {
+        let (engine, form) = text.split_once(':').map_or((text, None), |(e, f)| (e, Some(f)));
+        Ok(Self { engine: engine.to_owned(), form: form.map(str::to_owned) })
+    }
+}
 
 /// A running peer; it ends when this is dropped.
 #[derive(Debug)]
@@ -44,19 +64,19 @@ struct Reply {
 }
 
 impl Peer {
-    /// Builds the peer `name` for this CPU and has it load `model`.
-    pub(super) fn start(name: &str, model: &Path, threads: usize) -> Result<(Self, Loaded)> {
-        let program = build(name)?;
-        let mut child = Command::new(&program)
-            .arg(model)
+    /// Builds the peer for this CPU and has it load `model`.
+    pub(super) fn start(name: &Name, model: &Path, threads: usize) -> Result<(Self, Loaded)> {
+        let mut command = command(name, model)?;
+        let mut child = command
             .env("RAYON_NUM_THREADS", threads.to_string())
+            .env("INFERENCE_NUM_THREADS", threads.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|e| format!("{}: {e}", program.display()))?;
+            .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
         let requests = child.stdin.take();
         let replies = BufReader::new(child.stdout.take().ok_or("the peer has no output")?);
-        let mut peer = Self { name: name.to_owned(), child, requests, replies };
+        let mut peer = Self { name: name.engine.clone(), child, requests, replies };
         let loaded = peer.read()?;
         Ok((peer, loaded))
     }
@@ -106,19 +126,35 @@ fn answer<T: DeserializeOwned>(line: &str) -> Result<T> {
     }
 }
 
-/// The program of the peer `name`.
-fn build(name: &str) -> Result<PathBuf> {
-    let folder = root().join("xtask").join("peers");
-    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    let manifest = folder.join(name).join("Cargo.toml");
-    if !plain || !manifest.is_file() {
-        return Err(format!("no peer `{name}` in xtask/peers"));
+/// The peer's program, made ready, with its arguments.
+fn command(name: &Name, model: &Path) -> Result<Command> {
+    let engine = &name.engine;
+    let plain = engine.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let folder = root().join("xtask").join("peers").join(engine);
+    let is_there = |file: &str| plain && folder.join(file).is_file();
+    let (in_rust, in_python) = (is_there("Cargo.toml"), is_there("main.py"));
+    match &name.form {
+        None if in_rust => {
+            let mut command = Command::new(build(engine, &folder.join("Cargo.toml"))?);
+            command.arg(model);
+            Ok(command)
+        }
+        Some(form) if in_python => python::command(&folder, model, form),
+        Some(_) if in_rust => {
+            Err(format!("the peer `{engine}` has no forms; it reads what is there"))
+        }
+        None if in_python => Err(format!("say in which form, such as `{engine}:int4`")),
+        _ => Err(format!("no peer `{engine}` in xtask/peers")),
     }
+}
+
+/// Builds the program of the peer `name`.
+fn build(name: &str, manifest: &Path) -> Result<PathBuf> {
     let target = root().join("target").join("peers");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let built = Command::new(cargo)
         .args(["build", "--release", "--locked", "--manifest-path"])
-        .arg(&manifest)
+        .arg(manifest)
         .arg("--target-dir")
         .arg(&target)
         // What its own documentation recommends; a slower build would be no peer.
@@ -149,8 +185,18 @@ mod tests {
 
     #[test]
     fn a_peer_is_a_folder_of_ours() {
-        for name in ["", "nobody", "../candle", "candle/../candle"] {
-            assert!(build(name).is_err_and(|e| e.contains("no peer")), "{name:?}");
+        for (name, reason) in [
+            ("", "no peer"),
+            ("nobody", "no peer"),
+            ("nobody:int4", "no peer"),
+            ("../candle", "no peer"),
+            ("candle/../candle", "no peer"),
+            ("candle:int4", "no forms"),
+            ("openvino", "openvino:int4"),
+        ] {
+            let name: Name = name.parse().unwrap();
+            let error = command(&name, Path::new("m")).unwrap_err();
+            assert!(error.contains(reason), "{name:?}: {error}");
         }
     }
 }

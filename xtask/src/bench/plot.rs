@@ -1,6 +1,7 @@
 //! The report as a picture: bars in an SVG, with the figures beside them.
 
 use super::{
+    candidate::named,
     grid::Kind,
     report::{Report, Row},
     table::{percent, ratio, spread},
@@ -93,13 +94,15 @@ impl Drawing {
         self.text(MARGIN, &models.join(", "), "font-size=\"19\" font-weight=\"600\"", INK);
         let (m, limits) = (&report.machine, report.before.max(report.after));
         let (peak, kind) = limits.peak();
+        let int8 =
+            limits.int8.map_or_else(String::new, |r| format!(", int8 {:.0} Gop/s", r.best / 1e9));
         for line in [
             format!(
                 "{}, {} {}, {} threads; {}",
                 m.cpu, m.os, m.arch, report.before.threads, report.date
             ),
             format!(
-                "limits measured in the same run: reading {:.1} GB/s, {kind} {:.0} GFLOP/s",
+                "limits measured in the same run: reading {:.1} GB/s, {kind} {:.0} GFLOP/s{int8}",
                 limits.read.best / 1e9,
                 peak / 1e9
             ),
@@ -157,7 +160,7 @@ impl Drawing {
     fn bar(&mut self, row: &Row, colour: &str, scale: f64) {
         let top = self.y - 11.0;
         let right = "font-size=\"11\" text-anchor=\"end\"";
-        self.text(BARS - 8.0, &row.backend, right, MUTED);
+        self.text(BARS - 8.0, &named(&row.backend, &row.weights), right, MUTED);
         let Some(speed) = &row.tokens_per_second else {
             self.text(BARS + 2.0, "–", "", MUTED);
             return;
@@ -292,7 +295,8 @@ mod tests {
         let texts = texts(&svg(&report));
         let has = |wanted: &str| texts.iter().any(|t| t == &escape(wanted));
         for row in &report.rows {
-            assert!(has(&row.cell) && has(&row.backend), "{row:?}");
+            let name = named(&row.backend, &row.weights);
+            assert!(has(&row.cell) && has(&row.backend) && has(&name), "{row:?}");
             assert!(row.tokens_per_second.is_none_or(|s| has(&spread(&s))), "{row:?}");
             assert!(row.share.is_none_or(|s| has(&percent(s))), "{row:?}");
             assert!(row.ratio.is_none_or(|r| has(&ratio(&r))), "{row:?}");

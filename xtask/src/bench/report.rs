@@ -62,7 +62,7 @@ pub(super) struct Row {
     pub(super) limit: Option<f64>,
     /// Of the limit.
     pub(super) share: Option<f64>,
-    /// To the first candidate's speed; `None` for the first.
+    /// To the speed of the one that it is compared with; `None` for that one.
     pub(super) ratio: Option<Spread>,
     /// Bytes; `None` where nobody tells.
     pub(super) peak_memory: Option<u64>,
@@ -93,6 +93,9 @@ impl Work {
     /// Most tokens per second of a cell that the limits allow a candidate.
     fn limit(&self, cell: Cell, kind: Kind, facts: &Facts, limits: &Limits) -> Option<f64> {
         let limit = match kind {
+            Kind::Prefill if facts.is_quantised() => {
+                limits.quantised_peak().0 / self.operations_per_token
+            }
             Kind::Prefill => limits.peak().0 / self.operations_per_token,
             Kind::Decode => {
                 let batch = cell.batch as f64;
@@ -135,12 +138,20 @@ impl Comparison {
         rows
     }
 
+    /// The candidate that `at` is compared with: the first, or that of the same backend with weights of as many bits.
+    fn baseline(&self, at: usize) -> usize {
+        let first = &self.facts[0];
+        let alike = |f: &Facts| f.backend == first.backend && f.bits() == self.facts[at].bits();
+        self.facts.iter().position(alike).unwrap_or(0)
+    }
+
     fn row(&self, measured: &Measured, kind: Kind, at: usize, limits: &Limits) -> Row {
         let (facts, cell) = (&self.facts[at], measured.cell);
         let rates =
             |at: usize| -> Vec<f64> { measured.samples[at].iter().map(|s| s.rate(kind)).collect() };
         let rates_here = rates(at);
         let tokens_per_second = Spread::of(rates_here.iter().copied());
+        let baseline = self.baseline(at);
         let limit = self.work.limit(cell, kind, facts, limits);
         Row {
             model: facts.model.clone(),
@@ -154,7 +165,7 @@ impl Comparison {
             tokens_per_second,
             limit,
             share: tokens_per_second.zip(limit).map(|(speed, limit)| speed.median / limit),
-            ratio: if at == 0 { None } else { Spread::ratio(&rates_here, &rates(0)) },
+            ratio: if at == baseline { None } else { Spread::ratio(&rates_here, &rates(baseline)) },
             peak_memory: measured.samples[at]
                 .iter()
                 .map(|s| s.peak_memory)
@@ -213,16 +224,16 @@ pub(super) mod tests {
         Rate { best, median: best }
     }
 
-    fn facts(backend: &str, on_cpu: bool) -> Facts {
+    pub(crate) fn facts(backend: &str, weights: &str) -> Facts {
         Facts {
             model: "m".into(),
             backend: backend.into(),
             device: "d & <e>".into(),
-            weights: "bf16".into(),
+            weights: weights.into(),
             note: String::new(),
             weight_bytes: 10_000,
             cache_bytes_per_token: 2,
-            on_cpu,
+            on_cpu: backend != "gpu",
         }
     }
 
@@ -249,13 +260,18 @@ pub(super) mod tests {
             ],
         });
         let comparison = Comparison {
-            facts: vec![facts("cpu", true), facts("gpu", false), facts("candle", true)],
+            facts: ["cpu", "gpu", "candle"].map(|b| facts(b, "bf16")).to_vec(),
             work: Work::of(&info(), true),
             measured: measured.collect(),
         };
         let machine = Machine { cpu: "c".into(), arch: "a", os: "o", cores: 2, memory: 1 };
-        let before =
-            Limits { threads: 2, read: rate(1000.0), f32: rate(8e4), bf16: Some(rate(64e4)) };
+        let before = Limits {
+            threads: 2,
+            read: rate(1000.0),
+            f32: rate(8e4),
+            bf16: Some(rate(64e4)),
+            int8: Some(rate(128e4)),
+        };
         let after = Limits { read: rate(100_800.0), ..before };
         Report::new("2026-01-31".into(), machine, before, after, &[comparison])
     }
@@ -265,6 +281,37 @@ pub(super) mod tests {
         let (tied, untied) = (Work::of(&info(), true), Work::of(&info(), false));
         assert_eq!((tied.operations_per_token, untied.operations_per_token), (8_000.0, 6_000.0));
         assert_eq!((tied.unread, untied.unread), (0.0, 0.2));
+    }
+
+    #[test]
+    fn quantised_weights_are_limited_by_int8_where_there_is_any() {
+        let (work, limits) = (Work::of(&info(), true), report().before);
+        let prefill = Cell { prompt: 16, generate: 0, batch: 1, prefill: true };
+        let limit = |weights: &str, limits: &Limits| {
+            work.limit(prefill, Kind::Prefill, &facts("cpu", weights), limits)
+        };
+        assert_eq!((limit("bf16", &limits), limit("4 bit", &limits)), (Some(80.0), Some(160.0)));
+        assert_eq!(limit("4 bit", &Limits { int8: None, ..limits }), Some(80.0));
+    }
+
+    #[test]
+    fn what_is_compared_has_as_many_bits() {
+        let all = [
+            ("cpu", "4 bit", 0),
+            ("cpu", "8 bit", 1),
+            ("llama_cpp", "q4_k_m", 0),
+            ("llama_cpp", "q8_0", 1),
+            ("candle", "f32", 0),
+            ("openvino", "int8", 1),
+        ];
+        let comparison = Comparison {
+            facts: all.iter().map(|(backend, weights, _)| facts(backend, weights)).collect(),
+            work: Work::of(&info(), true),
+            measured: Vec::new(),
+        };
+        for (at, (backend, weights, want)) in all.iter().enumerate() {
+            assert_eq!(comparison.baseline(at), *want, "{backend} {weights}");
+        }
     }
 
     #[test]

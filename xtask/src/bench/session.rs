@@ -9,14 +9,11 @@ use super::{
     progress::Progress,
     prompt::{self, Prompt},
     report::{Comparison, Measured, Work},
-    source,
+    source::{Asked, Form},
 };
 use crate::Result;
 use inference::{Format, registry};
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 /// Most tokens of the warm-up's prompt, and how many it decodes.
 const WARM_UP: (usize, usize) = (128, 8);
@@ -36,17 +33,25 @@ pub(super) fn compare(
         threads,
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),
-        quantise: args.quantise,
     };
+    let asked = args.asked(&checkpoint.dtype);
     let mut candidates = Vec::new();
-    for (backend, source) in backends(args, path, &checkpoint)? {
-        eprintln!("{}: loading on {backend}", source.display());
-        candidates.push(Candidate::of_backend(&backend, &source, loading)?);
+    for (backend, forms) in backends(args, path, asked)? {
+        for form in forms {
+            eprintln!("{}: loading on {backend}", form.source.display());
+            candidates.push(Candidate::of_backend(&backend, &form, loading)?);
+        }
     }
     for peer in &args.peers {
-        let source = source::of(path, |_| true, args.gguf_type.as_deref(), &checkpoint.dtype)?;
-        eprintln!("{}: loading on {peer}", source.display());
-        candidates.push(Candidate::of_peer(peer, &source, loading)?);
+        // What a peer makes of the folder, or else what is there: it does not quantise while loading.
+        let forms = match &peer.form {
+            Some(_) => vec![Form { source: path.to_owned(), quantise: None }],
+            None => Asked { bits: &[], ..asked }.forms(path, |_| true)?,
+        };
+        for form in forms {
+            eprintln!("{}: loading on {}", form.source.display(), peer.engine);
+            candidates.push(Candidate::of_peer(peer, &form.source, loading)?);
+        }
     }
     let first = candidates.first().and_then(Candidate::model);
     let info = first.ok_or("no backend was named; peers run beside one")?.info();
@@ -57,17 +62,15 @@ pub(super) fn compare(
     Ok(Comparison { facts, work, measured })
 }
 
-/// The backends that are named, or else all that can, and what each reads.
-fn backends(args: &Args, path: &Path, checkpoint: &Checkpoint) -> Result<Vec<(String, PathBuf)>> {
-    let source = |name: &str| match registry().get(name) {
-        Some(b) if path.is_dir() => {
-            source::of(path, |f| b.reads(f), args.gguf_type.as_deref(), &checkpoint.dtype)
-        }
+/// The backends that are named, or else all that can, and the forms that each loads.
+fn backends(args: &Args, path: &Path, asked: Asked<'_>) -> Result<Vec<(String, Vec<Form>)>> {
+    let forms = |name: &str| match registry().get(name) {
+        Some(b) => asked.forms(path, |f| b.reads(f)),
         // The registry knows best what to say of a name that it does not have.
-        _ => Ok(path.to_owned()),
+        None => Ok(vec![Form { source: path.to_owned(), quantise: None }]),
     };
     if !args.backends.is_empty() {
-        return args.backends.iter().map(|name| Ok((name.clone(), source(name)?))).collect();
+        return args.backends.iter().map(|name| Ok((name.clone(), forms(name)?))).collect();
     }
     let mut able = Vec::new();
     let mut unable = Vec::new();
@@ -76,9 +79,9 @@ fn backends(args: &Args, path: &Path, checkpoint: &Checkpoint) -> Result<Vec<(St
         if !backend.availability().is_available() {
             continue;
         }
-        match source(name) {
-            Ok(source) if backend.reads(Format::of(&source)) => {
-                able.push((name.to_owned(), source));
+        match forms(name) {
+            Ok(forms) if forms.iter().all(|f| backend.reads(Format::of(&f.source))) => {
+                able.push((name.to_owned(), forms));
             }
             Ok(_) => unable.push(format!("{name}: it does not read this format")),
             Err(reason) => unable.push(format!("{name}: {reason}")),
@@ -120,7 +123,7 @@ impl Session<'_> {
     fn warm_up(&mut self, cell: Cell) -> Result<Vec<Sample>> {
         let mut samples = Vec::new();
         for at in 0..self.candidates.len() {
-            eprintln!("{}: warming up {}", self.checkpoint.name, self.candidates[at].facts.backend);
+            eprintln!("{}: warming up {}", self.checkpoint.name, self.candidates[at].facts.name());
             let prompts = self.prompts(cell)?;
             samples.push(self.run(at, cell, &prompts)?);
         }
@@ -171,7 +174,7 @@ impl Session<'_> {
                 continue;
             }
             let what: Vec<_> = cell.kinds().map(|kind| cell.label(kind)).collect();
-            let what = format!("{} on {}", what.join(", "), self.candidates[at].facts.backend);
+            let what = format!("{} on {}", what.join(", "), self.candidates[at].facts.name());
             progress.now(what.clone());
             let runs: Vec<Sample> =
                 prompts.iter().map(|prompts| self.run(at, cell, prompts)).collect::<Result<_>>()?;

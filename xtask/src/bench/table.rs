@@ -61,30 +61,45 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
             limits.read.median / 1e9,
             limits.f32.best / 1e9
         )?;
-        match limits.bf16 {
-            Some(bf16) => writeln!(out, ", bf16 {:.0} GFLOP/s", bf16.best / 1e9)?,
-            None => writeln!(out)?,
+        if let Some(bf16) = limits.bf16 {
+            write!(out, ", bf16 {:.0} GFLOP/s", bf16.best / 1e9)?;
         }
+        if let Some(int8) = limits.int8 {
+            write!(out, ", int8 {:.0} Gop/s", int8.best / 1e9)?;
+        }
+        writeln!(out)?;
     }
     writeln!(out)?;
     for facts in &report.candidates {
         writeln!(out, "{}", candidate(facts))?;
     }
-    let peak = report.before.max(report.after).peak().1;
-    let ratios = match report.candidates.first() {
-        Some(first) if report.candidates.len() > 1 => {
-            format!(
-                "; ratios are to {}: of the medians (least–greatest of two runs side by side)",
-                first.backend
-            )
-        }
-        _ => String::new(),
+    let limits = report.before.max(report.after);
+    let (peak, quantised) = (limits.peak().1, limits.quantised_peak().1);
+    let of_quantised = if report.candidates.iter().any(Facts::is_quantised) && quantised != peak {
+        format!(" (of {quantised} where weights are quantised)")
+    } else {
+        String::new()
     };
+    let ratios = ratios(&report.candidates);
     writeln!(
         out,
-        "\ntokens/s are medians (min–max); shares are of the {peak} peak for prefill, of the best read rate for decode{ratios}\n"
+        "\ntokens/s are medians (min–max); shares are of the {peak} peak for prefill{of_quantised}, of the best read rate for decode{ratios}\n"
     )?;
     columns(out, &report.rows)
+}
+
+/// What ratios are to, if there are any.
+fn ratios(candidates: &[Facts]) -> String {
+    let Some((first, rest)) = candidates.split_first() else { return String::new() };
+    if rest.is_empty() {
+        return String::new();
+    }
+    let several = rest.iter().any(|f| (&f.model, &f.backend) == (&first.model, &first.backend));
+    format!(
+        "; ratios are to {}{}: of the medians (least–greatest of two runs side by side)",
+        first.backend,
+        if several { " with weights of as many bits" } else { "" }
+    )
 }
 
 fn candidate(facts: &Facts) -> String {

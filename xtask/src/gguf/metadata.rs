@@ -48,6 +48,7 @@ fn file_type(ty: GgmlType) -> u32 {
         GgmlType::F16 => 1,
         GgmlType::Q4_0 => 2,
         GgmlType::Q8_0 => 7,
+        GgmlType::Q4_K => 15,
         GgmlType::BF16 => 32,
         // It says that it guesses.
         _ => 1024,

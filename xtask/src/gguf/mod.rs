@@ -5,7 +5,9 @@
 
 mod checkpoint;
 mod config;
+mod k_quants;
 mod metadata;
+mod mixture;
 mod names;
 mod pretokenizer;
 mod quantise;
@@ -60,6 +62,9 @@ pub enum Type {
     /// 4 bits and a scale for 32 of them (4.5 bits a weight)
     #[value(name = "q4_0")]
     Q4,
+    /// llama.cpp's mixture: 4 bits in blocks of 256 (4.5 bits a weight), and 6 where fewer hurt most
+    #[value(name = "q4_k_m")]
+    Q4KM,
 }
 
 impl Type {
@@ -71,10 +76,11 @@ impl Type {
             Self::F32 => "f32",
             Self::Q8 => "q8_0",
             Self::Q4 => "q4_0",
+            Self::Q4KM => "q4_k_m",
         }
     }
 
-    /// What llama.cpp calls it.
+    /// What llama.cpp calls the type of most matrices.
     pub fn ggml(self) -> GgmlType {
         match self {
             Self::Bf16 => GgmlType::BF16,
@@ -82,6 +88,7 @@ impl Type {
             Self::F32 => GgmlType::F32,
             Self::Q8 => GgmlType::Q8_0,
             Self::Q4 => GgmlType::Q4_0,
+            Self::Q4KM => GgmlType::Q4_K,
         }
     }
 }
@@ -124,8 +131,9 @@ pub fn convert_aloud(folder: &Path, out: &Path, ty: Type) -> Result {
     Ok(())
 }
 
-/// Writes the checkpoint in `folder` to the file `out`, with matrices stored as `ty`: one of `BF16`, `F16`, `F32`, `Q8_0`
-/// and `Q4_0`. Matrices whose rows are no multiple of a block of it are stored as `F16`.
+/// Writes the checkpoint in `folder` to the file `out`, with matrices stored as `ty`: one of `BF16`, `F16`, `F32`, `Q8_0`,
+/// `Q4_0`, and `Q4_K` for the mixture `Q4_K_M`. Matrices whose rows are no multiple of a block of it are stored as `Q8_0`,
+/// or as `F16`.
 ///
 /// Holds one tensor at a time. Nothing is left at `out` if it fails.
 ///

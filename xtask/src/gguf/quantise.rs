@@ -3,13 +3,10 @@
 //! The blocks are those of ggml's `quantize_row_q8_0_ref` and `quantize_row_q4_0_ref`
 //! (<https://github.com/ggml-org/llama.cpp/blob/master/ggml/src/ggml-quants.c>).
 
-use super::checkpoint::Dtype;
+use super::{checkpoint::Dtype, k_quants};
 use crate::Result;
 use half::{bf16, f16};
 use inference_text::gguf::GgmlType;
-
-/// Numbers of a block of `Q8_0` and `Q4_0`.
-pub(super) const BLOCK: usize = 32;
 
 /// The numbers of a checkpoint's bytes, appended to `to`.
 pub(super) fn decode(dtype: Dtype, bytes: &[u8], to: &mut Vec<f32>) {
@@ -23,7 +20,7 @@ pub(super) fn decode(dtype: Dtype, bytes: &[u8], to: &mut Vec<f32>) {
     }
 }
 
-/// `row` as `ty` stores it, appended to `to`. A row of a quantised type is a multiple of [`BLOCK`] long.
+/// `row` as `ty` stores it, appended to `to`. A row of a quantised type is a multiple of its block long.
 pub(super) fn encode(ty: GgmlType, row: &[f32], to: &mut Vec<u8>) -> Result {
     match ty {
         GgmlType::F32 => to.extend(row.iter().flat_map(|x| x.to_le_bytes())),
@@ -34,18 +31,20 @@ pub(super) fn encode(ty: GgmlType, row: &[f32], to: &mut Vec<u8>) -> Result {
             }
             to.extend(row.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
         }
-        GgmlType::Q8_0 => blocks(row, to, q8_0)?,
-        GgmlType::Q4_0 => blocks(row, to, q4_0)?,
+        GgmlType::Q8_0 => blocks(ty, row, to, q8_0)?,
+        GgmlType::Q4_0 => blocks(ty, row, to, q4_0)?,
+        GgmlType::Q4_K => blocks(ty, row, to, k_quants::q4_k)?,
+        GgmlType::Q6_K => blocks(ty, row, to, k_quants::q6_k)?,
         _ => return Err(format!("weights of type {ty:?} can't be written")),
     }
     Ok(())
 }
 
-fn blocks(row: &[f32], to: &mut Vec<u8>, block: fn(&[f32], &mut Vec<u8>)) -> Result {
+fn blocks(ty: GgmlType, row: &[f32], to: &mut Vec<u8>, block: fn(&[f32], &mut Vec<u8>)) -> Result {
     if let Some(x) = row.iter().find(|x| !x.is_finite()) {
         return Err(format!("{x} can't be quantised"));
     }
-    row.chunks(BLOCK).for_each(|numbers| block(numbers, to));
+    row.chunks(ty.block_len() as usize).for_each(|numbers| block(numbers, to));
     Ok(())
 }
 
@@ -111,8 +110,11 @@ mod tests {
     fn zeros_stay_zeros_and_what_is_not_finite_is_refused() {
         assert_eq!(encoded(GgmlType::Q8_0, &[0.0; 32]), [0; 34]);
         assert_eq!(encoded(GgmlType::Q4_0, &[0.0; 32])[2..], [0x88; 16]);
-        for ty in [GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::F16] {
-            assert!(encode(ty, &[f32::INFINITY; 32], &mut Vec::new()).is_err());
+        assert_eq!(encoded(GgmlType::Q4_K, &[0.0; 256]), [0; 144]);
+        assert_eq!(encoded(GgmlType::Q6_K, &[0.0; 256])[192..208], [0; 16]);
+        let types = [GgmlType::Q8_0, GgmlType::Q4_0, GgmlType::Q4_K, GgmlType::Q6_K, GgmlType::F16];
+        for ty in types {
+            assert!(encode(ty, &[f32::INFINITY; 256], &mut Vec::new()).is_err());
         }
         assert!(encode(GgmlType::F16, &[70_000.0], &mut Vec::new()).unwrap_err().contains("70000"));
     }

@@ -1,8 +1,11 @@
 //! The fixtures, converted and read back.
 
 use super::*;
+use inference_engine::weights::{GgufWeights, Weights};
 use inference_text::gguf::{Gguf, Tensor};
+use safetensors::tensor::TensorView;
 use serde_json::Value as Json;
+use std::collections::BTreeMap;
 
 fn fixture(name: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is in the repository");
@@ -144,6 +147,8 @@ fn matrices_have_the_type_and_the_rest_is_f32() {
         (GgmlType::F16, GgmlType::F16),
         (GgmlType::Q8_0, GgmlType::Q8_0),
         (GgmlType::Q4_0, GgmlType::Q4_0),
+        // Its rows are no multiple of 256.
+        (GgmlType::Q4_K, GgmlType::Q8_0),
     ] {
         let (_dir, gguf) = converted("qwen2", ty);
         for tensor in gguf.tensors() {
@@ -151,6 +156,86 @@ fn matrices_have_the_type_and_the_rest_is_f32() {
             assert_eq!(tensor.ty, expected, "{}", tensor.name);
         }
         assert!(gguf.tensors().iter().any(|t| t.name == "blk.2.attn_k.bias"));
+    }
+}
+
+/// Numbers between −1 and 1 that look random, and are the same in every run.
+fn numbers(seed: usize, len: usize) -> Vec<f32> {
+    let hash = |i: usize| ((i + seed) as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..len).map(|i| (hash(i).rotate_left(23) >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+/// The fixture `qwen3` with eight layers whose rows are 256 long, and its numbers, by name.
+fn wide() -> (tempfile::TempDir, BTreeMap<String, Vec<f32>>) {
+    let dir = changed("qwen3", |c| {
+        (c["hidden_size"], c["intermediate_size"]) = (256.into(), 256.into());
+        (c["num_hidden_layers"], c["head_dim"]) = (8.into(), 64.into());
+        c["tie_word_embeddings"] = true.into();
+    });
+    let mut shapes = vec![
+        ("model.embed_tokens.weight".to_owned(), vec![520, 256]),
+        ("model.norm.weight".to_owned(), vec![256]),
+    ];
+    for layer in 0..8 {
+        for (name, shape) in [
+            ("input_layernorm", vec![256]),
+            ("post_attention_layernorm", vec![256]),
+            ("self_attn.q_norm", vec![64]),
+            ("self_attn.k_norm", vec![64]),
+            ("self_attn.q_proj", vec![256, 256]),
+            ("self_attn.k_proj", vec![128, 256]),
+            ("self_attn.v_proj", vec![128, 256]),
+            ("self_attn.o_proj", vec![256, 256]),
+            ("mlp.gate_proj", vec![256, 256]),
+            ("mlp.up_proj", vec![256, 256]),
+            ("mlp.down_proj", vec![256, 256]),
+        ] {
+            shapes.push((format!("model.layers.{layer}.{name}.weight"), shape));
+        }
+    }
+    let all: BTreeMap<String, Vec<f32>> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, (name, shape))| (name.clone(), numbers(i << 20, shape.iter().product())))
+        .collect();
+    let bytes: Vec<Vec<u8>> = shapes
+        .iter()
+        .map(|(name, _)| all[name].iter().flat_map(|x| x.to_le_bytes()).collect())
+        .collect();
+    let views = shapes.iter().zip(&bytes).map(|((name, shape), bytes)| {
+        let view = TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap();
+        (name.clone(), view)
+    });
+    let path = dir.path().join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    (dir, all)
+}
+
+#[test]
+fn a_mixture_is_read_back_within_its_bits() {
+    let (dir, all) = wide();
+    let out = dir.path().join("out.gguf");
+    convert(dir.path(), &out, Type::Q4KM.ggml()).unwrap();
+    let gguf = Gguf::open(&out).unwrap();
+    // The head, and the layers of the first and last eighth and every third one between.
+    let more: Vec<_> =
+        gguf.tensors().iter().filter(|t| t.ty == GgmlType::Q6_K).map(|t| t.name.as_str()).collect();
+    let of_layers = [0, 3, 6, 7]
+        .map(|layer| ["attn_v", "ffn_down"].map(|name| format!("blk.{layer}.{name}.weight")));
+    assert_eq!(more[0], "token_embd.weight");
+    assert_eq!(more[1..].to_vec(), of_layers.as_flattened());
+    let weights = GgufWeights::open(&gguf).unwrap().exact();
+    for (name, numbers) in &all {
+        let Some(module) = name.strip_suffix(".weight").filter(|_| numbers.len() > 256) else {
+            continue;
+        };
+        let matrix = weights.matrix(module).unwrap();
+        let bits = matrix.kind().quantisation.unwrap().bits;
+        // Half a step of the numbers, and as much again for the step's own rounding.
+        let most = 2.0 / ((1 << bits) - 1) as f32 * 1.1;
+        let far =
+            matrix.to_f32().iter().zip(numbers).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(far <= most && far >= most / 8.0, "{name}: {far} of {most}");
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::{
     checkpoint::{Checkpoint, Dtype},
+    mixture,
     names::{Change, Source, Target},
-    quantise::{BLOCK, decode, encode},
+    quantise::{decode, encode},
 };
 use crate::Result;
 use indicatif::ProgressBar;
@@ -22,7 +23,10 @@ pub(super) fn write(
     out: &mut impl Write,
     bar: &ProgressBar,
 ) -> Result {
-    let types: Vec<_> = targets.iter().map(|target| stored_as(target, ty)).collect();
+    let types: Vec<_> = targets
+        .iter()
+        .map(|target| stored_as(target, mixture::ty(&target.name, ty, targets)))
+        .collect();
     let mut total = 0;
     for (target, ty) in targets.iter().zip(&types) {
         let dims: Vec<_> = target.shape.iter().rev().map(|len| *len as u64).collect();
@@ -43,16 +47,17 @@ pub(super) fn write(
 }
 
 /// Norms, biases and tables are always f32, and so are matrices that 16 bits would round because of a factor; rows that
-/// can't be cut into blocks are f16.
+/// can't be cut into blocks of 256 have those of 32, or are f16.
 fn stored_as(target: &Target, ty: GgmlType) -> GgmlType {
     let Source::Stored { change, .. } = &target.source else { return GgmlType::F32 };
-    let width = target.shape.last().copied().unwrap_or(1);
+    let width = target.shape.last().copied().unwrap_or(1) as u64;
     let is_exact = change.factor.log2().fract() == 0.0;
     match ty {
         _ if target.shape.len() == 1 => GgmlType::F32,
         GgmlType::BF16 | GgmlType::F16 if !is_exact => GgmlType::F32,
-        ty if ty.block_len() > 1 && width % BLOCK != 0 => GgmlType::F16,
-        ty => ty,
+        ty if width.is_multiple_of(ty.block_len()) => ty,
+        _ if width.is_multiple_of(GgmlType::Q8_0.block_len()) => GgmlType::Q8_0,
+        _ => GgmlType::F16,
     }
 }
 

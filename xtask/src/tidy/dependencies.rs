@@ -30,7 +30,7 @@ const OURS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("inference-cli", &["inference"]),
-    ("xtask", &["inference", "inference-text"]),
+    ("xtask", &["inference", "inference-text", "inference-engine", "inference-cpu"]),
 ];
 
 /// May depend on everything: the crate of tests over all of ours.
