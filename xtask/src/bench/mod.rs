@@ -55,8 +55,10 @@ OpenVINO compresses the folder's safetensors itself, once: with 4 bits in groups
 it holds activations, which may be bf16; the forms that end in -f32 have f32. Compare with the better of both. It is
 installed to target/peers with Python's pip; candle is built there.
 
-All engines with 4 and with 8 bits, in turns (the build needs --features llama-cpp, the folder the GGUF files):
-  cargo xtask bench FOLDER --grid --quantise 4,8 --gguf-type q4_0,q4_k_m,q8_0 --backends cpu,llama_cpp \\
+All engines with 4 and with 8 bits, in turns; the folder needs the GGUF files of `cargo xtask to-gguf`, and llama.cpp has
+all of the machine's instructions only if it is built so:
+  RUSTFLAGS=\"-C target-cpu=native\" cargo run --release -p xtask --features llama-cpp -- \\
+    bench FOLDER --grid --quantise 4,8 --gguf-type q4_0,q4_k_m,q8_0 --backends cpu,llama_cpp \\
     --peers openvino:int4,openvino:int4-f32,openvino:int8,openvino:int8-f32")]
 pub(crate) struct Args {
     /// Folders of models, with safetensors, GGUF files or both; or single GGUF files
