@@ -87,7 +87,7 @@ impl Append<'_> {
         let rows = self.step.tokens.len();
         let cols = self.qkv.len() / rows.max(1);
         let grain = (GRAIN * self.pieces.len()).div_ceil((rows * cols).max(1));
-        let key = width(self.attention);
+        let key = 2 * width(self.attention);
         pool.ranges(self.pieces.len(), grain, |pieces| {
             with_scratch(key, |key| {
                 for piece in &self.pieces[pieces] {
@@ -104,7 +104,7 @@ struct Ready<'a, E> {
     piece: &'a Piece,
     q: Disjoint<'a, f32>,
     layer: Layer<Disjoint<'a, E>>,
-    /// `[width]`
+    /// `[2, width]`
     key: &'a mut [f32],
 }
 
@@ -125,7 +125,10 @@ impl<E: Stored> Kernel for Ready<'_, E> {
             keys.fill(E::zeroed());
             values.fill(E::zeroed());
         }
-        let key = &mut self.key[..d];
+        let (key, stored) = self.key.split_at_mut(width);
+        let (key, stored) =
+            (&mut key[..d], &mut bytemuck::cast_slice_mut::<f32, E>(stored)[..width]);
+        stored[d..].fill(E::zeroed());
         for (row, slot) in self.piece.rows.clone().zip(slot..) {
             let (from_q, rest) = self.call.qkv[row * (nq + 2 * nkv)..].split_at(nq);
             let (from_k, from_v) = rest[..2 * nkv].split_at(nkv);
@@ -137,21 +140,48 @@ impl<E: Stored> Kernel for Ready<'_, E> {
             let heads = keys.chunks_exact_mut(width * BLOCK).zip(from_k.chunks_exact(d));
             for (keys, k) in heads {
                 self.call.ready(row, self.call.norms[1], k, key);
-                for (to, x) in keys.chunks_exact_mut(E::PAIR * BLOCK).zip(key.chunks(E::PAIR)) {
-                    for (to, x) in to[E::PAIR * slot..].iter_mut().zip(x) {
-                        *to = E::from_f32(*x);
+                narrow(key, stored);
+                if E::PAIR == 2 {
+                    let (keys, pairs) = (pairs_mut(keys), pairs_mut(stored));
+                    for (to, pair) in keys[slot..].iter_mut().step_by(BLOCK).zip(pairs) {
+                        *to = *pair;
+                    }
+                } else {
+                    for (to, x) in keys[slot..].iter_mut().step_by(BLOCK).zip(&*stored) {
+                        *to = *x;
                     }
                 }
             }
             let heads = values.chunks_exact_mut(width * BLOCK).zip(from_v.chunks_exact(d));
             for (values, v) in heads {
                 let values = &mut values[slot / E::PAIR * E::PAIR * width..][..E::PAIR * width];
-                for (to, x) in values.chunks_exact_mut(E::PAIR).zip(v) {
-                    to[slot % E::PAIR] = E::from_f32(*x);
+                if E::PAIR == 2 {
+                    narrow(v, stored);
+                    let shift = slot % 2 * 16;
+                    let bits = bytemuck::cast_slice::<E, u16>(stored);
+                    for (to, x) in pairs_mut(values).iter_mut().zip(bits) {
+                        *to = *to & !(0xffff << shift) | u32::from(*x) << shift;
+                    }
+                } else {
+                    narrow(v, values);
                 }
             }
         }
     }
+}
+
+/// Rounds numbers.
+#[inline(always)]
+fn narrow<E: Stored>(from: &[f32], to: &mut [E]) {
+    for (to, x) in to.iter_mut().zip(from) {
+        *to = E::from_f32(*x);
+    }
+}
+
+/// Pairs of bf16, each of which is the lower and the upper half of a number.
+#[inline(always)]
+fn pairs_mut<E: Stored>(of: &mut [E]) -> &mut [u32] {
+    bytemuck::cast_slice_mut(of)
 }
 
 impl Append<'_> {

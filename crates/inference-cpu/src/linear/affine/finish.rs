@@ -40,32 +40,29 @@ impl Sums<'_> {
         shift: usize,
     ) {
         let columns = self.columns();
+        let n = columns.len();
+        let (first, end) = (self.part.first + columns.start, self.part.first + columns.end);
+        let (bias, bias_rest) = target.bias.map_or(&[][..], |b| &b[first..end]).as_chunks();
         for row in 0..rows {
-            let sums = &self.sums[row * self.stride..];
-            for line in columns.clone().step_by(COLUMNS).filter(|_| row + AHEAD < rows) {
+            for column in (first..end).step_by(COLUMNS).filter(|_| row + AHEAD < rows) {
                 // SAFETY: as the caller's; what is fetched may be anything.
-                unsafe {
-                    S::prefetch(target.at(row + AHEAD, self.part.first + line - shift).cast())
-                };
+                unsafe { S::prefetch(target.at(row + AHEAD, column - shift).cast()) };
             }
-            for (tile, start) in columns.clone().step_by(COLUMNS).enumerate() {
-                let end = (start + COLUMNS).min(columns.end);
-                let first = self.part.first + start;
-                let bias = target.bias.map(|bias| &bias[first..first + end - start]);
-                // SAFETY: as the caller's.
-                let out = unsafe { target.slice(row, first - shift..first + end - start - shift) };
-                let sums = &sums[tile * COLUMNS..][..end - start];
-                // Of a whole tile the compiler knows the length.
-                match (<&mut [f32; COLUMNS]>::try_from(&mut *out), sums.first_chunk()) {
-                    (Ok(out), Some(sums)) => put::<COLUMNS>(sums, bias, finish, out),
-                    _ => {
-                        let (mut wide, mut padded) = ([0.0; COLUMNS], [0.0; COLUMNS]);
-                        wide[..end - start].copy_from_slice(sums);
-                        padded[..end - start].copy_from_slice(out);
-                        put(&wide, bias, finish, &mut padded);
-                        out.copy_from_slice(&padded[..end - start]);
-                    }
-                }
+            // SAFETY: as the caller's.
+            let out = unsafe { target.slice(row, first - shift..end - shift) };
+            let (sums, sums_rest) = self.sums[row * self.stride..][..n].as_chunks();
+            let (out, out_rest) = out.as_chunks_mut();
+            for (tile, (sums, out)) in sums.iter().zip(out).enumerate() {
+                put(sums, bias.get(tile), finish, out);
+            }
+            if !out_rest.is_empty() {
+                let (mut sums, mut bias, mut out) =
+                    ([0.0; COLUMNS], [0.0; COLUMNS], [0.0; COLUMNS]);
+                sums[..sums_rest.len()].copy_from_slice(sums_rest);
+                bias[..bias_rest.len()].copy_from_slice(bias_rest);
+                out[..out_rest.len()].copy_from_slice(out_rest);
+                put(&sums, Some(&bias), finish, &mut out);
+                out_rest.copy_from_slice(&out[..out_rest.len()]);
             }
         }
     }
@@ -73,7 +70,12 @@ impl Sums<'_> {
 
 /// Makes of sums, and of what is there, the result.
 #[inline(always)]
-fn put<const N: usize>(sums: &[f32; N], bias: Option<&[f32]>, finish: Finish, out: &mut [f32; N]) {
+fn put(
+    sums: &[f32; COLUMNS],
+    bias: Option<&[f32; COLUMNS]>,
+    finish: Finish,
+    out: &mut [f32; COLUMNS],
+) {
     let mut sums = *sums;
     if let Some(bias) = bias {
         sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);

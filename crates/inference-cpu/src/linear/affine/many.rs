@@ -53,9 +53,15 @@ pub(super) unsafe fn tiles<C: Columns>(
         let blocks = start..(start + step).min(layout.blocks());
         let (input, group) = (start * layout.block_cols(), start * layout.groups_per_block());
         let place = Place { input, group, out, stride };
+        // What is unpacked next: more inputs, or else the next tiles.
+        let next = if blocks.end < layout.blocks() {
+            step * layout.block()
+        } else {
+            TILES * layout.tile() - start * layout.block()
+        };
         // SAFETY: as the caller's.
         unsafe {
-            let w = unpack::<C>(packed, tiles.clone(), blocks, space);
+            let w = unpack::<C>(packed, tiles.clone(), blocks, next, space);
             if C::SPLITS && layout.bits == 8 {
                 all_rows::<C, true>(w, tiles.len(), operand, rows, place);
             } else {
@@ -76,7 +82,7 @@ struct Place {
     stride: usize,
 }
 
-/// Unpacks some blocks.
+/// Unpacks some blocks, and fetches those that begin `next` bytes behind.
 ///
 /// # Safety
 /// The machine has the features of `C`.
@@ -85,6 +91,7 @@ unsafe fn unpack<C: Columns>(
     packed: &Packed,
     tiles: Range<usize>,
     blocks: Range<usize>,
+    next: usize,
     space: &mut Space,
 ) -> Panel {
     let layout = &packed.layout;
@@ -114,6 +121,9 @@ unsafe fn unpack<C: Columns>(
                 p = p.add(layout.header());
                 for _ in 0..layout.block_cols() / CHUNK {
                     let quads = unpack::chunk::<C>(layout.bits, p);
+                    for i in 0..layout.bits {
+                        C::prefetch(p.wrapping_add(next + i * LINE));
+                    }
                     for i in 0..QUADS {
                         C::store(q.add(i * LINE), quads[i]);
                     }
