@@ -1,4 +1,5 @@
-//! Few rows: weights go from memory into registers once, and meet all rows there.
+//! Few rows: weights go from memory into registers once, and meet all rows there. They are one stream, which the hardware
+//! fetches ahead better than our own instructions did.
 #![expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
 
 use super::{
@@ -7,13 +8,10 @@ use super::{
     pack::Packed,
     unpack,
 };
-use crate::simd::{Columns, LINE};
+use crate::simd::Columns;
 
 /// Most rows, at any level.
 pub(super) const ROWS: usize = 8;
-
-/// How far ahead the stream of weights is fetched, bytes.
-const AHEAD: usize = 4096;
 
 /// Most rows whose sums stay in registers.
 pub(super) fn most_rows<C: Columns>() -> usize {
@@ -97,19 +95,15 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const BITS: usize, const M: usize,
     let layout = &packed.layout;
     let bits = if BITS == 0 { layout.bits } else { BITS };
     let (mut p, mut q, mut factors) = (tile, x.q, x.factors);
-    // SAFETY: the tile has as many blocks, and the operand as many groups; what is fetched ahead need not be there.
+    // SAFETY: the tile has as many blocks, and the operand as many groups;
     unsafe {
         let mut sums = [C::splat_f32(0.0); M];
         for _ in 0..layout.blocks() {
             let header = p;
-            C::prefetch(header.wrapping_add(AHEAD));
             p = p.add(layout.header());
             let mut ints = [[C::zero(); A]; M];
             for _ in 0..layout.block_cols() / CHUNK {
                 let quads = unpack::chunk::<C>(bits, p);
-                for i in 0..bits {
-                    C::prefetch(p.wrapping_add(AHEAD + i * LINE));
-                }
                 for i in 0..QUADS {
                     if i == QUADS / 2 && layout.group < CHUNK {
                         // Groups of half a chunk: this is the second.
