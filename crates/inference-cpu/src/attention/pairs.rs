@@ -1,14 +1,11 @@
 //! The products of attention by pairs of bf16: queries and weights are rounded to bf16, as keys and values are.
 #![expect(clippy::needless_range_loop, reason = "tiles of registers are indexed, all alike")]
 
-use super::{
-    BLOCK, ROW,
-    products::{Products, fetch},
-};
+use super::{BLOCK, ROW, products::Products};
 use crate::simd::Simd;
 use half::bf16;
 
-/// Products of pairs, for up to [`TILE`](super::TILE) queries.
+/// Products of pairs, which leave fetching ahead to the hardware, for up to [`TILE`](super::TILE) queries.
 pub(super) struct Pairs {
     queries: usize,
 }
@@ -33,20 +30,19 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         q: *const u16,
         width: usize,
         keys: *const bf16,
-        ahead: *const bf16,
+        _: *const bf16,
         out: *mut f32,
     ) {
         let mut i = 0;
         while i < self.queries {
             let left = self.queries - i;
-            let ahead = if i == 0 { ahead } else { std::ptr::null() };
             // SAFETY: as the caller's; there are as many queries left as the width says.
             unsafe {
                 let (q, out) = (q.add(i * width), out.add(i * ROW));
                 i += match left {
-                    4.. => score_pairs::<S, 4>(q, width, keys, ahead, out),
-                    2.. => score_pairs::<S, 2>(q, width, keys, ahead, out),
-                    _ => score_pairs::<S, 1>(q, width, keys, ahead, out),
+                    4.. => score_pairs::<S, 4>(q, width, keys, out),
+                    2.. => score_pairs::<S, 2>(q, width, keys, out),
+                    _ => score_pairs::<S, 1>(q, width, keys, out),
                 };
             }
         }
@@ -58,7 +54,7 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         weights: *const u16,
         width: usize,
         values: &[*const bf16],
-        ahead: *const bf16,
+        _: *const bf16,
         fresh: bool,
         out: *mut f32,
         stride: usize,
@@ -68,9 +64,6 @@ impl<S: Simd> Products<S, bf16> for Pairs {
             let left = self.queries - i;
             // SAFETY: as the caller's; there are as many queries left as the width says.
             unsafe {
-                if i == 0 && !ahead.is_null() {
-                    fetch::<S, bf16>(ahead, width * BLOCK);
-                }
                 let (weights, out) = (weights.add(i * ROW), out.add(i * stride));
                 i += match left {
                     4.. => sum_pairs::<S, 4>(weights, width, values, fresh, out, stride),
@@ -101,7 +94,6 @@ unsafe fn score_pairs<S: Simd, const Q: usize>(
     q: *const u16,
     width: usize,
     keys: *const bf16,
-    ahead: *const bf16,
     out: *mut f32,
 ) -> usize {
     for lane in (0..BLOCK).step_by(2 * S::LANES) {
@@ -115,9 +107,6 @@ unsafe fn score_pairs<S: Simd, const Q: usize>(
                     [S::load(at), S::load(at.add(S::LANES))],
                     [S::load(at.add(BLOCK)), S::load(at.add(BLOCK + S::LANES))],
                 ];
-                if lane == 0 && !ahead.is_null() {
-                    fetch::<S, bf16>(ahead.wrapping_add(c * BLOCK), 4 * BLOCK);
-                }
                 for i in 0..Q {
                     for odd in 0..2 {
                         let x = splat_pair::<S>(q.add(i * width + c + 2 * odd));
@@ -153,6 +142,11 @@ unsafe fn sum_pairs<S: Simd, const Q: usize>(
     let mut c = 0;
     // SAFETY: as the caller's.
     unsafe {
+        // For few queries as many columns as there are registers for: then values are read as they lie.
+        while Q <= 2 && c + 8 * S::LANES <= width {
+            sum_columns::<S, Q, 8>(weights, width, values, c, fresh, out, stride);
+            c += 8 * S::LANES;
+        }
         while c + 4 * S::LANES <= width {
             sum_columns::<S, Q, 4>(weights, width, values, c, fresh, out, stride);
             c += 4 * S::LANES;
