@@ -1,5 +1,5 @@
 //! Few rows: weights go from memory into registers once, and meet all rows there. They are one stream, which the hardware
-//! fetches ahead better than our own instructions did.
+//! fetches ahead better than our own instructions do, up to four rows; with more, it falls behind.
 #![expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
 
 use super::{
@@ -8,10 +8,13 @@ use super::{
     pack::Packed,
     unpack,
 };
-use crate::simd::Columns;
+use crate::simd::{Columns, LINE};
 
 /// Most rows, at any level.
 pub(super) const ROWS: usize = 8;
+
+/// How far ahead the stream of weights is fetched for many rows, bytes.
+const AHEAD: usize = 4096;
 
 /// Most rows whose sums stay in registers.
 pub(super) fn most_rows<C: Columns>() -> usize {
@@ -95,7 +98,8 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const BITS: usize, const M: usize,
     let layout = &packed.layout;
     let bits = if BITS == 0 { layout.bits } else { BITS };
     let (mut p, mut q, mut factors) = (tile, x.q, x.factors);
-    // SAFETY: the tile has as many blocks, and the operand as many groups;
+    // SAFETY: the tile has as many blocks, and the operand as many groups; what is fetched ahead need not be
+    // there.
     unsafe {
         let mut sums = [C::splat_f32(0.0); M];
         for _ in 0..layout.blocks() {
@@ -104,6 +108,9 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const BITS: usize, const M: usize,
             let mut ints = [[C::zero(); A]; M];
             for _ in 0..layout.block_cols() / CHUNK {
                 let quads = unpack::chunk::<C>(bits, p);
+                for i in (0..bits).filter(|_| M > 4) {
+                    C::prefetch(p.wrapping_add(AHEAD + i * LINE));
+                }
                 for i in 0..QUADS {
                     if i == QUADS / 2 && layout.group < CHUNK {
                         // Groups of half a chunk: this is the second.
