@@ -15,8 +15,8 @@ pub(crate) struct Shape {
     pub(crate) bytes: usize,
 }
 
-/// There are none.
-pub(crate) enum Tiles {}
+/// There are none. A field that can't be made, and no empty enum: what follows `configure` would be unreachable.
+pub(crate) struct Tiles(std::convert::Infallible);
 
 impl Tiles {
     /// # Safety
@@ -30,21 +30,21 @@ impl Tiles {
 
     #[inline(always)]
     pub(crate) fn zero<const T: u8>(&self) {
-        match *self {}
+        match self.0 {}
     }
 
     /// # Safety
     /// It can't be called.
     #[inline(always)]
     pub(crate) unsafe fn load<const T: u8>(&self, _: *const u8, _: usize) {
-        match *self {}
+        match self.0 {}
     }
 
     /// # Safety
     /// It can't be called.
     #[inline(always)]
     pub(crate) unsafe fn store<const T: u8>(&self, _: *mut u8, _: usize) {
-        match *self {}
+        match self.0 {}
     }
 }
 
@@ -55,7 +55,7 @@ macro_rules! products {
             $(
                 #[inline(always)]
                 pub(crate) fn $name<const C: u8, const A: u8, const B: u8>(&self) {
-                    match *self {}
+                    match self.0 {}
                 }
             )*
         }
