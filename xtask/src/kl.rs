@@ -242,10 +242,10 @@ mod tests {
 
     #[test]
     fn settings_are_read() {
-        for text in ["quantise=4", "backend=cpu", "cache=bf16", "threads=2"] {
+        for text in ["quantise=4", "backend=cpu", "cache=bf16", "threads=2", "exact=true"] {
             assert!(setting(text).is_ok(), "{text}");
         }
-        for text in ["quantise", "quantise=four", "cache=f8", "speed=1"] {
+        for text in ["quantise", "quantise=four", "cache=f8", "exact=yes", "speed=1"] {
             assert!(setting(text).is_err(), "{text}");
         }
     }
