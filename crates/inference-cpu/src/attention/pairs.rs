@@ -1,7 +1,10 @@
 //! The products of attention by pairs of bf16: queries and weights are rounded to bf16, as keys and values are.
 #![expect(clippy::needless_range_loop, reason = "tiles of registers are indexed, all alike")]
 
-use super::{BLOCK, ROW, products::Products};
+use super::{
+    BLOCK, ROW,
+    products::{Products, by_queries},
+};
 use crate::simd::Simd;
 use half::bf16;
 
@@ -33,18 +36,11 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         _: *const bf16,
         out: *mut f32,
     ) {
-        let mut i = 0;
-        while i < self.queries {
-            let left = self.queries - i;
-            // SAFETY: as the caller's; there are as many queries left as the width says.
-            unsafe {
-                let (q, out) = (q.add(i * width), out.add(i * ROW));
-                i += match left {
-                    4.. => score_pairs::<S, 4>(q, width, keys, out),
-                    2.. => score_pairs::<S, 2>(q, width, keys, out),
-                    _ => score_pairs::<S, 1>(q, width, keys, out),
-                };
-            }
+        // SAFETY: as the caller's; there are as many queries left as the width says.
+        unsafe {
+            by_queries!(self.queries, true, i => score_pairs::<S>(
+                q.add(i * width), width, keys, out.add(i * ROW),
+            ));
         }
     }
 
@@ -59,18 +55,11 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         out: *mut f32,
         stride: usize,
     ) {
-        let mut i = 0;
-        while i < self.queries {
-            let left = self.queries - i;
-            // SAFETY: as the caller's; there are as many queries left as the width says.
-            unsafe {
-                let (weights, out) = (weights.add(i * ROW), out.add(i * stride));
-                i += match left {
-                    4.. => sum_pairs::<S, 4>(weights, width, values, fresh, out, stride),
-                    2.. => sum_pairs::<S, 2>(weights, width, values, fresh, out, stride),
-                    _ => sum_pairs::<S, 1>(weights, width, values, fresh, out, stride),
-                };
-            }
+        // SAFETY: as the caller's; there are as many queries left as the width says.
+        unsafe {
+            by_queries!(self.queries, true, i => sum_pairs::<S>(
+                weights.add(i * ROW), width, values, fresh, out.add(i * stride), stride,
+            ));
         }
     }
 }

@@ -54,6 +54,22 @@ pub(super) trait Products<S: Simd, E> {
     );
 }
 
+/// Goes through queries by fours, where those are `wide` enough, by twos and ones: from query `i` on, `tile` does as many
+/// as its last parameter says, and gives that.
+macro_rules! by_queries {
+    ($queries:expr, $wide:expr, $i:ident => $tile:ident::<$($ty:ty),*>($($arg:expr),* $(,)?)) => {
+        let mut $i = 0;
+        while $i < $queries {
+            $i += match $queries - $i {
+                4.. if $wide => $tile::<$($ty,)* 4>($($arg),*),
+                2.. => $tile::<$($ty,)* 2>($($arg),*),
+                _ => $tile::<$($ty,)* 1>($($arg),*),
+            };
+        }
+    };
+}
+pub(super) use by_queries;
+
 /// Multiply-adds of vectors of f32.
 pub(super) struct Lanes {
     queries: usize,
@@ -82,21 +98,11 @@ impl<S: Simd, E: Stored> Products<S, E> for Lanes {
         ahead: *const E,
         out: *mut f32,
     ) {
-        let mut i = 0;
-        while i < self.queries {
-            let left = self.queries - i;
-            let ahead = if i == 0 { ahead } else { std::ptr::null() };
-            // SAFETY: as the caller's; there are as many queries left as the width says.
-            unsafe {
-                let (q, out) = (q.add(i * width), out.add(i * ROW));
-                i += if left >= 4 && S::WIDE {
-                    score_tile::<S, E, 4>(q, width, keys, ahead, out)
-                } else if left >= 2 {
-                    score_tile::<S, E, 2>(q, width, keys, ahead, out)
-                } else {
-                    score_tile::<S, E, 1>(q, width, keys, ahead, out)
-                };
-            }
+        // SAFETY: as the caller's; there are as many queries left as the width says.
+        unsafe {
+            by_queries!(self.queries, S::WIDE, i => score_tile::<S, E>(
+                q.add(i * width), width, keys, if i == 0 { ahead } else { std::ptr::null() }, out.add(i * ROW),
+            ));
         }
     }
 
@@ -111,23 +117,14 @@ impl<S: Simd, E: Stored> Products<S, E> for Lanes {
         out: *mut f32,
         stride: usize,
     ) {
-        let mut i = 0;
-        while i < self.queries {
-            let left = self.queries - i;
-            // SAFETY: as the caller's; there are as many queries left as the width says.
-            unsafe {
-                if i == 0 && !ahead.is_null() {
-                    fetch::<S, E>(ahead, width * BLOCK);
-                }
-                let (weights, out) = (weights.add(i * ROW), out.add(i * stride));
-                i += if left >= 4 && S::WIDE {
-                    sum_strip::<S, E, 4>(weights, width, values, fresh, out, stride)
-                } else if left >= 2 {
-                    sum_strip::<S, E, 2>(weights, width, values, fresh, out, stride)
-                } else {
-                    sum_strip::<S, E, 1>(weights, width, values, fresh, out, stride)
-                };
+        // SAFETY: as the caller's; there are as many queries left as the width says.
+        unsafe {
+            if !ahead.is_null() {
+                fetch::<S, E>(ahead, width * BLOCK);
             }
+            by_queries!(self.queries, S::WIDE, i => sum_strip::<S, E>(
+                weights.add(i * ROW), width, values, fresh, out.add(i * stride), stride,
+            ));
         }
     }
 }
