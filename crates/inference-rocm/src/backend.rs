@@ -1,0 +1,108 @@
+//! What the backend says of this machine.
+
+use crate::{
+    choose, compile,
+    diagnose::{Machine, Problem},
+    hip::{DeviceInfo, Hip, load::LIB_DIR},
+};
+use inference_core::Availability;
+use std::{env, fmt::Write as _};
+
+/// Variables that change what HIP does, for a report.
+const TELLING: [&str; 7] = [
+    "HSA_OVERRIDE_GFX_VERSION",
+    "HSA_ENABLE_SDMA",
+    "HSA_XNACK",
+    "HIPRTC_COMPILE_OPTIONS_APPEND",
+    "AMD_SERIALIZE_KERNEL",
+    "GPU_MAX_HW_QUEUES",
+    "HIP_LAUNCH_BLOCKING",
+];
+
+/// HIP and its devices, or the first thing that is wrong.
+///
+/// What the kernel says comes first, so that a machine without AMD's hardware opens no library. With [`LIB_DIR`] set only
+/// that library is asked.
+pub(crate) fn devices() -> Result<(&'static Hip, Vec<DeviceInfo>), Problem> {
+    let mut archs = Vec::new();
+    if !is_set(LIB_DIR) {
+        let machine = Machine::this();
+        if let Some(problem) = machine.problem() {
+            return Err(problem);
+        }
+        archs = machine.offered;
+    }
+    let hip = Hip::of_this_machine()?;
+    let is_set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let none = |error| Problem::of_hip(error, hip.version.to_string(), archs, &is_set);
+    match DeviceInfo::all(hip) {
+        Ok(devices) if !devices.is_empty() => Ok((hip, devices)),
+        Ok(_) => Err(none(None)),
+        Err(error) => Err(none(Some(error))),
+    }
+}
+
+/// Whether there is a device that is chosen by itself, and a compiler for it.
+pub(crate) fn availability() -> Availability {
+    match usable() {
+        Ok(()) => Availability::Available,
+        Err(reason) => Availability::Unavailable(reason),
+    }
+}
+
+fn usable() -> Result<(), String> {
+    let (hip, devices) = devices().map_err(|problem| problem.to_string())?;
+    let best = choose::best(&devices).ok_or_else(|| choose::only_integrated(&devices))?;
+    compile::objection(hip, best).map_or(Ok(()), |objection| Err(objection.to_string()))
+}
+
+/// What there is to know about HIP and its devices here, for a bug report: lines of text.
+pub(crate) fn report() -> String {
+    let mut text = String::new();
+    match devices() {
+        Ok((hip, devices)) => {
+            let _ = writeln!(text, "HIP {} at {}", hip.version, hip.path.display());
+            match &hip.compiler {
+                Ok(_) => {
+                    let _ = writeln!(text, "hiprtc at {}", hip.compiler_path.display());
+                }
+                Err(reason) => {
+                    let _ = writeln!(text, "no hiprtc: {reason}");
+                }
+            }
+            for device in &devices {
+                let _ = writeln!(text, "{}", line(device));
+            }
+        }
+        Err(problem) => {
+            let _ = writeln!(text, "{problem}");
+            let _ = writeln!(text, "{:?}", Machine::this());
+        }
+    }
+    for name in TELLING.iter().chain(&crate::diagnose::HIDING) {
+        if let Ok(value) = env::var(name) {
+            let _ = writeln!(text, "{name}={value}");
+        }
+    }
+    text
+}
+
+/// A device, for a log or a report.
+pub(crate) fn line(device: &DeviceInfo) -> String {
+    let uuid = device.uuid.as_deref().unwrap_or("no UUID");
+    let integrated = if device.integrated { ", integrated" } else { "" };
+    format!(
+        "rocm:{} {}, {}, {}, {uuid}, {} compute units, wave {}, {:.1} GiB{integrated}",
+        device.ordinal,
+        device.name,
+        device.target,
+        device.pci,
+        device.compute_units(),
+        device.wave,
+        device.memory as f64 / f64::from(1 << 30),
+    )
+}
+
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty())
+}
