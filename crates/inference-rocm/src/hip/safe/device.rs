@@ -80,7 +80,8 @@ impl HipDevice {
 
     /// Calls `f` with this device current, whatever came before; an error is logged and kept for the next call.
     pub(super) fn release(&self, f: impl FnOnce(&Runtime) -> Result<(), HipError>) {
-        let Err(error) = self.bind().and_then(|()| f(&self.hip.runtime)) else { return };
+        let bound = self.bind();
+        let Err(error) = f(&self.hip.runtime).and(bound) else { return };
         let error = self.noticed(error);
         if self.lost.get().is_some() {
             return;
