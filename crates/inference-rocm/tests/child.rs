@@ -67,7 +67,9 @@ mod tests {
                 assert!(arch == "gfx1310" && how.contains("LLVM ERROR"), "{error}");
                 assert!(how.contains("signal: 6"), "{error}");
             }
-            ("fail", CompileError::Process(words)) => assert!(words.contains("nonsense"), "{error}"),
+            ("fail", CompileError::Process(words)) => {
+                assert!(words.contains("nonsense"), "{error}")
+            }
             _ => panic!("{how}: {error}"),
         }
     }

@@ -30,8 +30,8 @@ fn kernels_are_compiled_once() {
     assert_eq!((fake.compiled(), entries(&fake).len()), (1, 1));
     assert_eq!(compile(ADD, &[]), first);
     assert_eq!(fake.compiled(), 1, "from the disk");
-    compile(ADD, &["-DA=1"]);
-    compile(ADD, &["-DA=1", "-DB=1"]);
+    compile(ADD, &["-DONE=1"]);
+    compile(ADD, &["-DONE=1", "-DTWO=1"]);
     compile(&format!("{ADD}\n"), &[]);
     assert_eq!(fake.compiled(), 4, "other defines, another source");
     fake.arch("gfx1101");
