@@ -1,12 +1,25 @@
 //! What the backend says of this machine.
 
+pub(crate) use crate::compile::compile_if_asked;
+
 use crate::{
-    choose, compile,
-    diagnose::{Machine, Problem},
-    hip::{DeviceInfo, Hip, load::LIB_DIR},
+    HipDriver, NAME, choose, compile,
+    diagnose::{HIDING, Machine, Problem},
+    hip::{DeviceInfo, Hip, HipDevice, load::LIB_DIR},
 };
-use inference_core::Availability;
-use std::{env, fmt::Write as _};
+use inference_core::{Availability, Error, LoadOptions, Result, TextModel};
+use inference_engine::Setup;
+use inference_gpu::Gpu;
+use std::{env, fmt::Write as _, path::Path};
+
+/// Sequences at once: a decoding step reads every weight anyway, and a card has arithmetic to spare.
+const SLOTS: usize = 32;
+
+/// Prompt tokens of a step: enough that products are bound by arithmetic on a large card.
+const STEP_TOKENS: usize = 512;
+
+/// Bytes for activations and code, and for the desktop: a full card can stop it.
+const RESERVE: u64 = 1 << 30;
 
 /// Variables that change what HIP does, for a report.
 const TELLING: [&str; 7] = [
@@ -23,7 +36,7 @@ const TELLING: [&str; 7] = [
 ///
 /// What the kernel says comes first, so that a machine without AMD's hardware opens no library. With [`LIB_DIR`] set only
 /// that library is asked.
-pub(crate) fn devices() -> Result<(&'static Hip, Vec<DeviceInfo>), Problem> {
+fn devices() -> Result<(&'static Hip, Vec<DeviceInfo>), Problem> {
     let mut archs = Vec::new();
     if !is_set(LIB_DIR) {
         let machine = Machine::this();
@@ -56,6 +69,37 @@ fn usable() -> Result<(), String> {
     compile::objection(hip, best).map_or(Ok(()), |objection| Err(objection.to_string()))
 }
 
+/// The devices, in HIP's order.
+pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
+    let Ok((hip, devices)) = devices() else { return Vec::new() };
+    let info = |device: &DeviceInfo| {
+        let memory = HipDevice::open(hip, device.ordinal).and_then(|open| open.memory());
+        let (free, total) = memory.unwrap_or((0, device.memory));
+        let name = format!("{} ({})", device.name, device.arch());
+        inference_core::DeviceInfo::new(choose::stable_id(device), name, total, free)
+    };
+    devices.iter().map(info).collect()
+}
+
+pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+    let (hip, devices) = devices().map_err(|problem| Error::BackendNotAvailable {
+        name: NAME.to_owned(),
+        reason: problem.to_string(),
+    })?;
+    let device = choose::choose(&devices, options.device.as_ref())?;
+    tracing::info!("{}", line(device));
+    let setup = Setup {
+        backend: NAME,
+        device: device.name.clone(),
+        slots: SLOTS,
+        step_tokens: STEP_TOKENS,
+        reserve: RESERVE,
+    };
+    let ordinal = device.ordinal;
+    let open = move || Gpu::new(HipDriver::open(hip, ordinal)?, STEP_TOKENS);
+    Ok(Box::new(inference_engine::load(path, options, setup, open)?))
+}
+
 /// What there is to know about HIP and its devices here, for a bug report: lines of text.
 pub(crate) fn report() -> String {
     let mut text = String::new();
@@ -79,7 +123,7 @@ pub(crate) fn report() -> String {
             let _ = writeln!(text, "{:?}", Machine::this());
         }
     }
-    for name in TELLING.iter().chain(&crate::diagnose::HIDING) {
+    for name in TELLING.iter().chain(&HIDING) {
         if let Ok(value) = env::var(name) {
             let _ = writeln!(text, "{name}={value}");
         }
@@ -88,7 +132,7 @@ pub(crate) fn report() -> String {
 }
 
 /// A device, for a log or a report.
-pub(crate) fn line(device: &DeviceInfo) -> String {
+fn line(device: &DeviceInfo) -> String {
     let uuid = device.uuid.as_deref().unwrap_or("no UUID");
     let integrated = if device.integrated { ", integrated" } else { "" };
     format!(

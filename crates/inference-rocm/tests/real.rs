@@ -8,13 +8,16 @@ use inference_rocm::{
 };
 use std::path::Path;
 
-/// As the users' page asks; compiles for every architecture.
-const KERNEL: &str = r#"
-extern "C" __global__ __launch_bounds__(64) void add(float* y, const float* x, float a, unsigned n) {
-    unsigned i = __builtin_amdgcn_workgroup_id_x() * 64 + __builtin_amdgcn_workitem_id_x();
+/// All that the backend compiles begins like this.
+const KERNEL: &str = concat!(
+    include_str!("../../inference-gpu/kernels/portable.h"),
+    "
+KERNEL(64) add(float *y, const float *x, float a, u32 n) {
+    u32 i = BID_X * 64 + TID;
     if (i < n) y[i] += a * x[i];
 }
-"#;
+"
+);
 
 fn hip() -> Option<&'static Hip> {
     let none = |_: &str| None;

@@ -161,6 +161,7 @@ macro_rules! functions {
                 /// # Safety
                 /// As its documentation says: pointers and handles are valid, memory is large enough and lives as
                 /// long as the work on it.
+                #[allow(clippy::too_many_arguments, reason = "the library's own")]
                 pub unsafe fn $name(&self, $($arg: $type),*) -> Result<(), $error> {
                     // SAFETY: the caller's.
                     self.check(stringify!($name), unsafe { (self.$name)($($arg),*) })

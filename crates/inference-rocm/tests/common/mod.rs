@@ -13,26 +13,29 @@ use std::{
 };
 
 /// Adds `a` × `x` to `y`, at most 64 lanes to a block.
-pub(crate) const ADD: &str = r#"
-extern "C" __global__ __launch_bounds__(64) void add(float* y, const float* x, float a, unsigned n) {
-    unsigned i = __builtin_amdgcn_workgroup_id_x() * 64 + __builtin_amdgcn_workitem_id_x();
+pub(crate) const ADD: &str = concat!(
+    include_str!("../../../inference-gpu/kernels/portable.h"),
+    "
+KERNEL(64) add(float *y, const float *x, float a, u32 n) {
+    u32 i = BID_X * 64 + TID;
     if (i < n) y[i] += a * x[i];
 }
-"#;
+"
+);
 
 const NAME: &str = "libamdhip64.so.7";
 
 /// Builds the stand-in; `None` where there is no C++ compiler.
 fn build(options: &[&str]) -> Option<tempfile::TempDir> {
-    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake-hip");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().expect("a temporary folder");
     let built = Command::new("c++")
         .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-gnu-unique"])
-        .arg(format!("-DFAKE_HIP_DIR=\"{}\"", sources.display()))
+        .arg(format!("-DSIMT=\"{}\"", here.join("../inference-gpu/cpu/simt.h").display()))
         .args(options)
         .arg("-o")
         .arg(folder.path().join(NAME))
-        .arg(sources.join("fake_hip.cpp"))
+        .arg(here.join("tests/fake-hip/fake_hip.cpp"))
         .arg("-ldl")
         .status();
     assert!(built.as_ref().ok()?.success(), "the stand-in does not compile");

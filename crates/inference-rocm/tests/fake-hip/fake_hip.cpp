@@ -1,5 +1,5 @@
 // A stand-in for libamdhip64 and libhiprtc: device memory is the host's, work of a stream waits until somebody waits for it,
-// hiprtc is the host's C++ compiler over a shim. Every function can be made to fail, and everything that is handed out is
+// hiprtc is the host's C++ compiler over the lanes of inference-gpu's `cpu/simt.h`. Every function can be made to fail, and everything that is handed out is
 // counted.
 //
 // Stricter than the card: arguments of recorded launches are read when they run, memory of copies when they are done.
@@ -36,8 +36,11 @@ struct Graph { std::vector<Work> work; };
 struct Stream { std::vector<Work> queue; Graph* recorded = nullptr; };
 struct Event { Stream* stream = nullptr; size_t behind = 0; };
 struct Module { void* library; std::map<string, unsigned> sizes; std::map<string, struct Function*> functions; };
-struct Function { void (*run)(const unsigned*, unsigned, void**, unsigned); std::vector<unsigned> sizes; };
-struct Program { string source, log, code; };
+// Grid, lanes of a block, their order, a seed, arguments; gives what went wrong, or null.
+typedef const char* Run(const unsigned*, unsigned, int, unsigned, void**);
+struct Function { Run* run; std::vector<unsigned> sizes; };
+struct Described { string name; std::vector<unsigned> sizes; unsigned max_block; };
+struct Program { string source, log, code; std::vector<Described> kernels; };
 
 static std::recursive_mutex lock;
 static std::map<string, long> settings;                      // fake_set
@@ -87,6 +90,14 @@ API long fake_alive() {
     long count = (long)(memory.size() + pinned.size() + streams.size());
     for (auto& [_, n] : alive) count += n;
     return count;
+}
+
+// Sizes of a kernel's parameters.
+static std::vector<unsigned> sizes_of(void* library, const string& name) {
+    auto* sizes = (const unsigned char* (*)())dlsym(library, ("simt_sizes_" + name).c_str());
+    std::vector<unsigned> all;
+    for (const unsigned char* size = sizes ? sizes() : (const unsigned char*)""; *size; size++) all.push_back(*size);
+    return all;
 }
 
 static bool within(const void* pointer, size_t bytes) {
@@ -236,19 +247,16 @@ API Status hipModuleGetFunction(Function** f, Module* m, const char* name) {
     CALL;
     auto& function = m->functions[name];
     if (!function) {
-        void* run = dlsym(m->library, (string("fake_run_") + name).c_str());
-        auto* sizes = (unsigned (*)(unsigned*))dlsym(m->library, (string("fake_sizes_") + name).c_str());
-        if (!run || !sizes) { m->functions.erase(name); return NOT_FOUND; }
-        unsigned buffer[64];
-        unsigned count = sizes(buffer);
-        function = new Function{(decltype(Function::run))run, {buffer, buffer + count}};
+        auto* run = (Run*)dlsym(m->library, (string("simt_") + name).c_str());
+        if (!run) { m->functions.erase(name); return NOT_FOUND; }
+        function = new Function{run, sizes_of(m->library, name)};
     }
     *f = function;
     return OK;
 }
 API Status hipModuleGetGlobal(void**, size_t*, Module*, const char*) { CALL; return NOT_FOUND; }
 API Status hipModuleLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
-                                 unsigned shared, Stream* s, void** arguments, void**) {
+                                 unsigned, Stream* s, void** arguments, void**) {
     CALL;
     if (!gx || !gy || !gz || !bx || by != 1 || bz != 1 || bx > 1024) return 9;
     std::vector<void*> pointers(arguments, arguments + f->sizes.size());
@@ -260,8 +268,9 @@ API Status hipModuleLaunchKernel(Function* f, unsigned gx, unsigned gy, unsigned
         std::vector<void*> now = pointers;
         for (size_t i = 0; i < values.size(); i++) now[i] = (void*)values[i].data();
         unsigned grid[3] = {gx, gy, gz};
-        f->run(grid, bx, now.data(), shared);
-        return (Status)OK;
+        const char* wrong = f->run(grid, bx, (int)setting("order", 2), (unsigned)settings["launches"]++, now.data());
+        if (wrong) fprintf(stderr, "%s\n", wrong);
+        return wrong ? (Status)LOST : (Status)OK;
     }, true);
 }
 API Status hipModuleOccupancyMaxActiveBlocksPerMultiprocessor(int* n, Function*, int, size_t) { CALL; *n = 1; return OK; }
@@ -307,8 +316,6 @@ struct Pack {
     Pack& text(const string& t) { head(0xdb, t.size()); out += t; return *this; }
 };
 
-struct Described { string name; std::vector<unsigned> sizes; unsigned max_block; };
-
 static string metadata(const std::vector<Described>& kernels, const string& target) {
     Pack pack;
     pack.map(2).text("amdhsa.target").text("amdgcn-amd-amdhsa--" + target).text("amdhsa.kernels").list(kernels.size());
@@ -351,10 +358,40 @@ static string contents(const string& path) {
     return all.str();
 }
 
+static void write_file(const string& path, const string& text) { std::ofstream(path) << text; }
+
+// Which emulated matrix instructions an architecture has, as `inference_gpu` says it for its own driver.
+static string tile(const string& arch) {
+    if (arch == "gfx908" || arch == "gfx90a" || arch == "gfx942" || arch == "gfx950") return "9";
+    if (arch.size() == 7 && arch.rfind("gfx11", 0) == 0) return "11";
+    return arch == "gfx1200" || arch == "gfx1201" ? "12" : "0";
+}
+
+// Kernels are what `KERNEL(lanes) name(` says once all macros are replaced; then all is compiled.
+static int compile(Program& p, const string& base, const string& target, const string& defines) {
+    string command = "c++ -std=c++17 -w -DSIMT_CPU -DSIMT_TILE=" + tile(target) + defines, log = " 2> " + base + "/log";
+    write_file(base + "/names.cpp", "#define KERNEL(lanes) FAKE_KERNEL(lanes)\n" + p.source);
+    if (int failed = system((command + " -E -P -o " + base + "/names " + base + "/names.cpp" + log).c_str())) return failed;
+    std::regex pattern("FAKE_KERNEL\\((\\d+)\\)\\s*(\\w+)\\s*\\(");
+    string names = contents(base + "/names"), exports;
+    for (std::sregex_iterator i(names.begin(), names.end(), pattern), end; i != end; ++i) {
+        p.kernels.push_back({(*i)[2], {}, (unsigned)std::stoul((*i)[1])});
+        exports += "SIMT_EXPORT(" + p.kernels.back().name + ")\n";
+    }
+    write_file(base + "/k.cpp", contents(SIMT) + "\n#line 1 \"kernels.hip\"\n" + p.source + "\n" + exports);
+    command += " -O2 -shared -fPIC -fvisibility=hidden -fno-gnu-unique -o ";
+    if (int failed = system((command + base + "/k.so " + base + "/k.cpp" + log).c_str())) return failed;
+    void* library = dlopen((base + "/k.so").c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (!library) return 1;
+    for (auto& kernel : p.kernels) kernel.sizes = sizes_of(library, kernel.name);
+    dlclose(library);
+    return 0;
+}
+
 API Status hiprtcVersion(int* major, int* minor) { CALL; *major = 9; *minor = 0; return OK; }
 API Status hiprtcCreateProgram(Program** p, const char* source, const char*, int, const char**, const char**) {
     CALL;
-    *p = new Program{source, "", ""};
+    *p = new Program{source, "", "", {}};
     alive["programs"]++;
     return OK;
 }
@@ -364,7 +401,7 @@ API Status hiprtcCompileProgram(Program* p, int count, const char** options) {
     if (how && !strcmp(how, "abort")) { fprintf(stderr, "LLVM ERROR: unknown target\n"); abort(); }
     if (how && !strcmp(how, "garbage")) { p->code = "no code"; return OK; }
     settings["compiled"]++;
-    string target, defines, shim = contents(string(FAKE_HIP_DIR "/shim.h"));
+    string target, defines;
     for (int i = 0; i < count; i++) {
         string option = options[i];
         if (option.rfind("--offload-arch=", 0) == 0) target = option.substr(15);
@@ -373,33 +410,12 @@ API Status hiprtcCompileProgram(Program* p, int count, const char** options) {
     char folder[] = P_tmpdir "/fake-hip-XXXXXX";
     if (!mkdtemp(folder)) return 2;
     string base = folder;
-    std::vector<Described> kernels;
-    std::regex pattern("__global__\\s+(?:__launch_bounds__\\((\\d+)\\)\\s*)?void\\s+(\\w+)\\s*\\(");
-    {
-        std::ofstream file(base + "/k.cpp");
-        file << shim << "\n#line 1 \"kernels.hip\"\n" << p->source << "\n";
-        for (std::sregex_iterator i(p->source.begin(), p->source.end(), pattern), end; i != end; ++i) {
-            unsigned max_block = (*i)[1].matched ? std::stoul((*i)[1]) : 1024;
-            kernels.push_back({(*i)[2], {}, max_block});
-            file << "FAKE_EXPORT(" << kernels.back().name << ")\n";
-        }
-    }
-    string command = "c++ -std=c++17 -O1 -shared -fPIC -fno-gnu-unique" + defines + " -o " + base + "/k.so " + base + "/k.cpp > " + base + "/log 2>&1";
-    int failed = system(command.c_str());
+    int failed = compile(*p, base, target, defines);
     p->log = contents(base + "/log");
-    void* library = failed ? nullptr : dlopen((base + "/k.so").c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library) {
-        for (auto& kernel : kernels) {
-            unsigned buffer[64];
-            unsigned n = ((unsigned (*)(unsigned*))dlsym(library, ("fake_sizes_" + kernel.name).c_str()))(buffer);
-            kernel.sizes.assign(buffer, buffer + n);
-        }
-        dlclose(library);
-        p->code = code_object(metadata(kernels, target), contents(base + "/k.so"));
-    }
-    for (const char* name : {"/k.cpp", "/k.so", "/log"}) remove((base + name).c_str());
+    if (!failed) p->code = code_object(metadata(p->kernels, target), contents(base + "/k.so"));
+    for (const char* name : {"/k.cpp", "/names.cpp", "/names", "/k.so", "/log"}) remove((base + name).c_str());
     rmdir(folder);
-    return library ? 0 : 6;
+    return failed ? 6 : 0;
 }
 API Status hiprtcDestroyProgram(Program** p) { RELEASE; delete *p; *p = nullptr; alive["programs"]--; return status; }
 API Status hiprtcGetProgramLogSize(Program* p, size_t* n) { CALL; *n = p->log.size(); return OK; }

@@ -64,11 +64,10 @@ impl HipGraph {
     /// # Safety
     /// All memory that the recorded launches use is still alive.
     pub unsafe fn replay(&self) -> Result<(), HipError> {
+        let (device, raw) = (self.stream.device(), self.stream.raw());
         for part in &self.parts {
             // SAFETY: both handles are alive; what the launches use is the caller's, and their arguments are kept.
-            self.stream
-                .device()
-                .call(|runtime| unsafe { runtime.hipGraphLaunch(part.exec, self.stream.raw()) })?;
+            device.call(|runtime| unsafe { runtime.hipGraphLaunch(part.exec, raw) })?;
         }
         Ok(())
     }
@@ -81,9 +80,9 @@ impl HipGraph {
 
 impl Drop for HipGraph {
     fn drop(&mut self) {
+        let (device, raw) = (self.stream.device(), self.stream.raw());
         // SAFETY: the handle is alive. A graph must not run when it is destroyed.
-        let raw = self.stream.raw();
-        self.stream.device().release(|runtime| unsafe { runtime.hipStreamSynchronize(raw) });
+        device.release(|runtime| unsafe { runtime.hipStreamSynchronize(raw) });
         for part in self.parts.drain(..) {
             destroy(&self.stream, part);
         }
@@ -134,6 +133,9 @@ impl Recording {
         match made {
             Ok(()) => self.parts.push(part),
             Err(error) => {
+                if part.graph.is_null() {
+                    abandon(stream, &mut part.graph);
+                }
                 destroy(stream, part);
                 return Err(error);
             }
@@ -162,13 +164,7 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         let Some(mut recorded) = self.0.recording().take() else { return };
         let mut graph = ptr::null_mut();
-        let raw = self.0.raw();
-        // SAFETY: the handle is alive, the pointer is to a live handle. That nothing is captured any more after an
-        // error is no error of its own.
-        self.0.device().release(|runtime| unsafe {
-            runtime.hipStreamEndCapture(raw, &mut graph).ok();
-            Ok(())
-        });
+        abandon(self.0, &mut graph);
         recorded.parts.drain(..).for_each(|part| destroy(self.0, part));
         let kept = std::mem::take(&mut recorded.kept);
         destroy(self.0, Part { graph, exec: ptr::null_mut(), kept });
@@ -191,6 +187,15 @@ fn capture(stream: &HipStream) -> Result<(), HipError> {
     stream.device().call(|runtime| unsafe {
         runtime.hipStreamBeginCapture(stream.raw(), CAPTURE_THREAD_LOCAL)
     })
+}
+
+/// Ends what is captured, whatever came before. That nothing is captured any more after an error is no error of its own.
+fn abandon(stream: &HipStream, graph: &mut hipGraph_t) {
+    // SAFETY: the handle is alive, the pointer is to a live handle.
+    stream.device().release(|runtime| unsafe {
+        runtime.hipStreamEndCapture(stream.raw(), graph).ok();
+        Ok(())
+    });
 }
 
 fn destroy(stream: &HipStream, part: Part) {

@@ -44,9 +44,9 @@ impl HipModule {
         }
         let code = code.into_boxed_slice();
         let mut raw = ptr::null_mut();
+        let image = code.as_ptr().cast();
         // SAFETY: `CodeObject::read` has found all that the file's headers name within `code`, which outlives the module.
-        device
-            .call(|runtime| unsafe { runtime.hipModuleLoadData(&mut raw, code.as_ptr().cast()) })?;
+        device.call(|runtime| unsafe { runtime.hipModuleLoadData(&mut raw, image) })?;
         Ok(Arc::new(Self { raw, contents, device: device.clone(), _code: code }))
     }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::hip::{
     HipError,
-    sys::{STREAM_NON_BLOCKING, hipStream_t},
+    sys::{Runtime, STREAM_NON_BLOCKING, hipStream_t},
 };
 use bytemuck::Pod;
 use std::{
@@ -77,9 +77,11 @@ impl HipStream {
         let staging = staging.as_mut().expect("`staging` made it");
         while !bytes.is_empty() {
             let (from, len) = staging.place(bytes, self)?;
-            // SAFETY: `len` bytes are in both; the pinned ones stay until the stream has read them.
-            self.device
-                .call(|runtime| unsafe { runtime.hipMemcpyHtoDAsync(to, from, len, self.raw) })?;
+            let copy = |runtime: &Runtime| {
+                // SAFETY: `len` bytes are in both; the pinned ones stay until the stream has read them.
+                unsafe { runtime.hipMemcpyHtoDAsync(to, from, len, self.raw) }
+            };
+            self.device.call(copy)?;
             (bytes, to) = (&bytes[len..], to.wrapping_byte_add(len));
         }
         Ok(())
