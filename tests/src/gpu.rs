@@ -5,6 +5,9 @@ use inference_gpu::{
     cpu::{CpuDriver, Order},
 };
 
+/// An architecture of each kind of waves and matrix instructions, and an order of its lanes.
+pub const KINDS: [(&str, Order); 2] = [("gfx1030", Order::Random), ("gfx906", Order::Random)];
+
 /// Most tokens of a step of the tests.
 const STEP_TOKENS: usize = 256;
 

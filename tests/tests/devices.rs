@@ -2,7 +2,6 @@
 
 use inference_cpu::{Cpu, Level};
 use inference_engine::naive::Naive;
-use inference_gpu::cpu::Order;
 use inference_tests::{
     attention::{check_attention, check_attention_is_independent},
     devices::{Tolerance, check_operations, check_rows_are_independent},
@@ -60,12 +59,9 @@ fn the_reference_agrees_with_itself_whatever_its_block_length() {
     }
 }
 
-/// An architecture of each kind, its lanes in one order and another.
-const GPUS: [(&str, Order); 2] = [("gfx1030", Order::Random), ("gfx906", Order::Random)];
-
 #[test]
 fn the_gpu_agrees_on_every_operation() {
-    for (arch, order) in GPUS {
+    for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_operations(&gpu, Tolerance::default());
     }
@@ -73,7 +69,7 @@ fn the_gpu_agrees_on_every_operation() {
 
 #[test]
 fn the_gpu_agrees_on_attention() {
-    for (arch, order) in GPUS {
+    for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention(&gpu, Tolerance::default());
     }
@@ -81,7 +77,7 @@ fn the_gpu_agrees_on_attention() {
 
 #[test]
 fn a_tokens_attention_on_the_gpu_has_the_same_bits_however_it_comes() {
-    for (arch, order) in GPUS {
+    for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention_is_independent(&gpu);
     }
