@@ -131,6 +131,15 @@ impl Fake {
         }
     }
 
+    /// A new card in the place of one that was lost.
+    pub(crate) fn restart(&self) {
+        // SAFETY: the function has this type.
+        unsafe {
+            let restart: Symbol<'_, unsafe extern "C" fn()> = self.symbol("fake_restart");
+            restart();
+        }
+    }
+
     /// How much was handed out and not given back.
     pub(crate) fn alive(&self) -> i64 {
         self.count("fake_alive")

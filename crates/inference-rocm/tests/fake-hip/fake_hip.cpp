@@ -5,7 +5,6 @@
 // Stricter than the card: arguments of recorded launches are read when they run, memory of copies when they are done.
 #include <dlfcn.h>
 #include <elf.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstdint>
@@ -79,6 +78,7 @@ API void fake_fail(const char* function, long nth, int status) {
     std::lock_guard<std::recursive_mutex> guard(lock);
     faults[function] = {nth, status};
 }
+API void fake_restart() { lost = false; }
 // Whether the fault of `function` is still to come.
 API long fake_pending(const char* function) {
     std::lock_guard<std::recursive_mutex> guard(lock);
@@ -224,11 +224,13 @@ API Status hipModuleLoadData(Module** m, const void* image) {
     CALL;
     auto* header = (const Elf64_Ehdr*)image;
     auto* segment = (const Elf64_Phdr*)((const char*)image + header->e_phoff) + 1;
-    int file = memfd_create("kernels", 0);
+    char path[] = P_tmpdir "/fake-hip-module-XXXXXX";  // of its own: dlopen takes a name that it knows for the same file
+    int file = mkstemp(path);
     const char* bytes = (const char*)image + segment->p_offset;
     for (size_t at = 0; at < segment->p_filesz;) at += write(file, bytes + at, segment->p_filesz - at);
-    void* library = dlopen(("/proc/self/fd/" + std::to_string(file)).c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     close(file);
+    unlink(path);
     if (!library) return NO_BINARY;
     *m = new Module{library, {}, {}};
     alive["modules"]++;

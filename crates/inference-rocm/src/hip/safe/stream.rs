@@ -100,6 +100,9 @@ impl HipStream {
         let mut bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
         let mut source = from.at(at.saturating_mul(size_of::<T>()), bytes.len())?;
         self.only_launches("a copy")?;
+        if bytes.is_empty() {
+            return self.synchronize();
+        }
         let staging = self.staging()?;
         let (landing, most) = staging.as_ref().expect("`staging` made it").landing();
         while !bytes.is_empty() {
@@ -114,7 +117,7 @@ impl HipStream {
             unsafe { ptr::copy_nonoverlapping(landing, now.as_mut_ptr(), len) };
             (bytes, source) = (rest, source.wrapping_byte_add(len));
         }
-        self.synchronize()
+        Ok(())
     }
 
     /// Sets every byte of `slice` to zero.
