@@ -69,7 +69,7 @@ fn the_gpu_agrees_on_every_operation() {
 
 #[test]
 fn the_gpu_agrees_on_attention() {
-    for (arch, order) in gpu::KINDS {
+    for (arch, order) in gpu::WAVES {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention(&gpu, Tolerance::default());
     }
@@ -77,7 +77,7 @@ fn the_gpu_agrees_on_attention() {
 
 #[test]
 fn a_tokens_attention_on_the_gpu_has_the_same_bits_however_it_comes() {
-    for (arch, order) in gpu::KINDS {
+    for (arch, order) in gpu::WAVES {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention_is_independent(&gpu);
     }

@@ -7,15 +7,22 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef signed char i8;
+#if defined(SIMT_CPU) || defined(__CUDACC_RTC__)
 struct alignas(16) u32x4 { u32 x, y, z, w; };
 struct alignas(8) u32x2 { u32 x, y; };
 struct alignas(16) f32x4 { float x, y, z, w; };
+#else  // vectors stay in registers where clang would copy structures through memory
+typedef u32 u32x4 __attribute__((ext_vector_type(4)));
+typedef u32 u32x2 __attribute__((ext_vector_type(2)));
+typedef float f32x4 __attribute__((ext_vector_type(4)));
+#endif
 
 #if defined(SIMT_CPU)
 // simt.h came first and has defined the lanes, their barriers and their exchange.
 #elif defined(__CUDACC_RTC__)
 #define KERNEL(threads) extern "C" __global__ __launch_bounds__(threads) void
 #define DEV __device__ static __forceinline__
+#define DEV_METHOD __device__ __forceinline__
 #define SHARED __shared__
 #define TID threadIdx.x
 #define BID_X blockIdx.x
@@ -46,6 +53,7 @@ DEV u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
 #endif
 #define KERNEL(threads) extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(1, threads))) void
 #define DEV __device__ static inline __attribute__((always_inline))
+#define DEV_METHOD __device__ inline __attribute__((always_inline))
 #define SHARED __shared__
 #define TID ((u32)__builtin_amdgcn_workitem_id_x())
 #define BID_X ((u32)__builtin_amdgcn_workgroup_id_x())
@@ -90,10 +98,13 @@ DEV u32 atomic_inc(u32 *p) { return __atomic_fetch_add(p, 1u, __ATOMIC_RELAXED);
 
 #if defined(__clang__) && !defined(SIMT_CPU)
 #define UNROLL _Pragma("unroll")
+#define ONE_BY_ONE _Pragma("nounroll")
 #elif defined(__CUDACC_RTC__)
 #define UNROLL _Pragma("unroll")
+#define ONE_BY_ONE _Pragma("unroll 1")
 #else
 #define UNROLL
+#define ONE_BY_ONE
 #endif
 
 // ---- numbers of 16 bits
@@ -142,6 +153,7 @@ DEV float activated(float x, int activation) {
 
 // ---- sums over a wave, and over a block of up to 1024 threads; every lane gets them
 
+#if !defined(SIMT_CPU)
 DEV float wave_sum(float v) {
   UNROLL for (u32 m = WAVE / 2; m; m >>= 1) v += shfl_xor(v, m);
   return v;
@@ -150,6 +162,7 @@ DEV float wave_max(float v) {
   UNROLL for (u32 m = WAVE / 2; m; m >>= 1) v = max_f(v, shfl_xor(v, m));
   return v;
 }
+#endif
 DEV float block_sum(float v, float *part, u32 waves) {  // part: [waves] in shared memory
   v = wave_sum(v);
   if (waves == 1) return v;
