@@ -6,6 +6,7 @@ use inference_tests::{
     attention::{check_attention, check_attention_is_independent},
     devices::{Tolerance, check_operations, check_rows_are_independent},
     gpu,
+    products::check_products,
 };
 
 /// Every level of instructions that this machine has, on one thread and on several.
@@ -64,6 +65,14 @@ fn the_gpu_agrees_on_every_operation() {
     for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_operations(&gpu, Tolerance::default());
+    }
+}
+
+#[test]
+fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_and_of_many() {
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check_products(&gpu);
     }
 }
 

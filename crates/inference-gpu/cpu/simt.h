@@ -262,6 +262,7 @@ static inline float wave_max(float v) { return simt_reduce(v, 4, [](float a, flo
 static inline float h2f(uint16_t h) { return simt::f16(h); }
 static inline uint16_t f2h(float f) { _Float16 x = (_Float16)f; uint16_t h; memcpy(&h, &x, 2); return h; }
 static inline float exp2_f(float x) { return exp2f(x); }
+static inline float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline float rsqrt_f(float x) { return 1.0f / sqrtf(x); }
 static inline float sqrt_f(float x) { return sqrtf(x); }
 static inline int dot4(int a, int b, int c) {

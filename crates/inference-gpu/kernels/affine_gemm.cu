@@ -15,8 +15,8 @@ struct AffineRows {
   }
   DEV_METHOD void put(const Held &held, u16 *to) const {
     UNROLL for (int i = 0; i < 16; i += 2) {
-      u16 low = f2h((float)number16<BITS>(held.words, i) * held.group.scale + held.group.bias);
-      u16 high = f2h((float)number16<BITS>(held.words, i + 1) * held.group.scale + held.group.bias);
+      u16 low = f2h(fma_f((float)number16<BITS>(held.words, i), held.group.scale, held.group.bias));
+      u16 high = f2h(fma_f((float)number16<BITS>(held.words, i + 1), held.group.scale, held.group.bias));
       *(u32 *)(to + i) = low | (u32)high << 16;
     }
   }

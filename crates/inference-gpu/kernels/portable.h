@@ -36,6 +36,7 @@ DEV float shfl_xor(float v, u32 mask) { return __shfl_xor_sync(0xffffffffu, v, (
 DEV float h2f(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
 DEV u16 f2h(float f) { u16 h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
 DEV float exp2_f(float x) { return exp2f(x); }
+DEV float fma_f(float a, float b, float c) { return fmaf(a, b, c); }
 DEV float rsqrt_f(float x) { return rsqrtf(x); }
 DEV float sqrt_f(float x) { return sqrtf(x); }
 DEV int dot4(int a, int b, int c) { return __dp4a(a, b, c); }
@@ -80,6 +81,7 @@ DEV float exp2_f(float x) { return __builtin_amdgcn_exp2f(x); }
 DEV float exp2_f(float x) { return __builtin_exp2f(x); }
 #endif
 DEV float rsqrt_f(float x) { return __builtin_amdgcn_rsqf(x); }
+DEV float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DEV float sqrt_f(float x) { return __builtin_sqrtf(x); }
 DEV int dot4(int a, int b, int c) {
 #if defined(__gfx906__) || defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || \
@@ -136,6 +138,8 @@ template <int T> DEV float rounded(float f) {
 }
 
 // ---- functions
+// Sums whose bits must be the same in several kernels name their multiply-adds: where a compiler may choose, it does not choose
+// alike.
 
 DEV float exp_f(float x) { return exp2_f(x * 1.44269504088896f); }
 DEV float max_f(float a, float b) { return a > b ? a : b; }

@@ -107,10 +107,10 @@ template <int T> DEV void multiply(Sums &c, const Operand &a, const Operand &b) 
     u32x2 w = *(const u32x2 *)(col + k);
     UNROLL for (u32 i = 0; i < 256 / WAVE; i++) {
       u32x2 x = *(const u32x2 *)(a.s + tile_row(l, i) * a.stride + k);
-      c.v[i] += from16<T>((u16)x.x) * from16<T>((u16)w.x);
-      c.v[i] += from16<T>((u16)(x.x >> 16)) * from16<T>((u16)(w.x >> 16));
-      c.v[i] += from16<T>((u16)x.y) * from16<T>((u16)w.y);
-      c.v[i] += from16<T>((u16)(x.y >> 16)) * from16<T>((u16)(w.y >> 16));
+      float s = fma_f(from16<T>((u16)x.x), from16<T>((u16)w.x), c.v[i]);
+      s = fma_f(from16<T>((u16)(x.x >> 16)), from16<T>((u16)(w.x >> 16)), s);
+      s = fma_f(from16<T>((u16)x.y), from16<T>((u16)w.y), s);
+      c.v[i] = fma_f(from16<T>((u16)(x.y >> 16)), from16<T>((u16)(w.y >> 16)), s);
     }
   }
 }
