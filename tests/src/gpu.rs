@@ -6,7 +6,17 @@ use inference_gpu::{
 };
 
 /// An architecture of each kind of waves and matrix instructions, and an order of its lanes.
-pub const KINDS: [(&str, Order); 2] = [("gfx1030", Order::Random), ("gfx906", Order::Random)];
+pub const KINDS: [(&str, Order); 6] = [
+    ("gfx1030", Order::Random),
+    ("gfx906", Order::Random),
+    ("gfx1100", Order::Forward),
+    ("gfx1201", Order::Reverse),
+    ("gfx90a", Order::Random),
+    ("sm_80", Order::Random),
+];
+
+/// One of each width of waves, for what needs no matrix instructions.
+pub const WAVES: [(&str, Order); 2] = [KINDS[0], KINDS[1]];
 
 /// Most tokens of a step of the tests.
 const STEP_TOKENS: usize = 256;

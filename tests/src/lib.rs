@@ -7,4 +7,5 @@ pub mod fixtures;
 pub mod gguf;
 pub mod gpu;
 pub mod greedy;
+pub mod products;
 pub mod spy;

@@ -6,6 +6,7 @@ use inference_tests::{
     attention::{check_attention, check_attention_is_independent},
     devices::{Tolerance, check_operations, check_rows_are_independent},
     gpu,
+    products::check_products,
 };
 
 /// Every level of instructions that this machine has, on one thread and on several.
@@ -68,8 +69,16 @@ fn the_gpu_agrees_on_every_operation() {
 }
 
 #[test]
-fn the_gpu_agrees_on_attention() {
+fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_and_of_many() {
     for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check_products(&gpu);
+    }
+}
+
+#[test]
+fn the_gpu_agrees_on_attention() {
+    for (arch, order) in gpu::WAVES {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention(&gpu, Tolerance::default());
     }
@@ -77,7 +86,7 @@ fn the_gpu_agrees_on_attention() {
 
 #[test]
 fn a_tokens_attention_on_the_gpu_has_the_same_bits_however_it_comes() {
-    for (arch, order) in gpu::KINDS {
+    for (arch, order) in gpu::WAVES {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention_is_independent(&gpu);
     }

@@ -40,6 +40,8 @@ struct State {
   void *argument;
   char *stacks;
   alignas(64) unsigned char slot[2][THREADS][SLOT];
+  bool reduced[THREADS];  // of each wave: its first lane has already made `reduction` of what they show
+  float reduction[THREADS];
   int order;
   uint64_t random;
   char error[200];
@@ -123,6 +125,7 @@ static void run_wave(unsigned first, unsigned lanes) {
     }
     if (!waiting) return;
     unsigned parity = 0;
+    S.reduced[first / WAVE] = false;
     for (unsigned l = 0; l < lanes; l++)
       if (S.fibers[first + l].status == AT_EXCHANGE) parity = S.fibers[first + l].parity;
     for (unsigned l = 0; l < lanes; l++) {
@@ -214,6 +217,7 @@ static inline float half_or_bf(uint16_t bits, bool half) { return half ? f16(bit
 
 #define KERNEL(threads) [[maybe_unused]] static void
 #define DEV static inline
+#define DEV_METHOD inline
 #define SHARED static __attribute__((section("simt_shared"), used))
 #define TID (simt::S.current->thread)
 #define BID_X (simt::S.block[0])
@@ -239,9 +243,26 @@ static inline float bits_f(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
 static inline uint32_t f_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
 static inline float shfl(float v, uint32_t lane) { return simt::seen<float>(simt::show(v, 1), lane); }
 static inline float shfl_xor(float v, uint32_t mask) { return simt::seen<float>(simt::show(v, 2), simt::lane() ^ mask); }
+// Sums and maxima of a wave, in the order of a butterfly: the same bits as shuffles give, in one exchange instead of six.
+template <class F> static inline float simt_reduce(float v, unsigned place, F f) {
+  auto all = simt::show(v, place);
+  unsigned wave = simt::S.current->thread / WAVE;
+  if (!simt::S.reduced[wave]) {
+    float values[WAVE];
+    for (unsigned l = 0; l < WAVE; l++) values[l] = simt::seen<float>(all, l);
+    for (unsigned m = WAVE / 2; m; m >>= 1)
+      for (unsigned l = 0; l < m; l++) values[l] = f(values[l], values[l + m]);
+    simt::S.reduced[wave] = true;
+    simt::S.reduction[wave] = values[0];
+  }
+  return simt::S.reduction[wave];
+}
+static inline float wave_sum(float v) { return simt_reduce(v, 3, [](float a, float b) { return a + b; }); }
+static inline float wave_max(float v) { return simt_reduce(v, 4, [](float a, float b) { return a > b ? a : b; }); }
 static inline float h2f(uint16_t h) { return simt::f16(h); }
 static inline uint16_t f2h(float f) { _Float16 x = (_Float16)f; uint16_t h; memcpy(&h, &x, 2); return h; }
 static inline float exp2_f(float x) { return exp2f(x); }
+static inline float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline float rsqrt_f(float x) { return 1.0f / sqrtf(x); }
 static inline float sqrt_f(float x) { return sqrtf(x); }
 static inline int dot4(int a, int b, int c) {

@@ -19,9 +19,13 @@ template <int M> DEV void affine(float *y, Vectors v, const u32 *w, const void *
       float x[16], sum = 0, da = 0, db = 0;
       eight<F32>(v, row, k, x);
       eight<F32>(v, row, k + 8, x + 8);
-      UNROLL for (int i = 0; i < 16; i++) sum += x[i], da += x[i] * (float)a[i], db += x[i] * (float)b[i];
-      sums[m][0] += ga.scale * da + ga.bias * sum;
-      sums[m][1] += gb.scale * db + gb.bias * sum;
+      UNROLL for (int i = 0; i < 16; i++) {
+        sum += x[i];
+        da = fma_f(x[i], (float)a[i], da);
+        db = fma_f(x[i], (float)b[i], db);
+      }
+      sums[m][0] = fma_f(ga.scale, da, fma_f(ga.bias, sum, sums[m][0]));
+      sums[m][1] = fma_f(gb.scale, db, fma_f(gb.bias, sum, sums[m][1]));
     }
   }
   finish<M>(sums, y, y_stride, bias, row0, v.rows, o, mode);

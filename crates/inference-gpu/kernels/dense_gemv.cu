@@ -28,7 +28,10 @@ template <int T, int M> DEV void dense(float *y, Vectors v, const void *w, const
     UNROLL for (int m = 0; m < M; m++) {
       float x[8];
       eight<T>(v, min_u(row0 + m, v.rows - 1), k, x);
-      UNROLL for (int i = 0; i < 8; i++) sums[m][0] += x[i] * a[i], sums[m][1] += x[i] * b[i];
+      UNROLL for (int i = 0; i < 8; i++) {
+        sums[m][0] = fma_f(x[i], a[i], sums[m][0]);
+        sums[m][1] = fma_f(x[i], b[i], sums[m][1]);
+      }
     }
   }
   finish<M>(sums, y, y_stride, bias, row0, v.rows, o, mode);

@@ -1,7 +1,7 @@
 // Norms, gates, sums, and rows that are copied. Activations are f32.
 
 // h = x / sqrt(mean(x^2) + eps) * weight for each group of n columns; with y, x += y before. A block for each group.
-KERNEL(256) norm(float *x, const float *y, const float *weight, float *h, u32 n, float eps, u32 waves) {
+KERNEL(256) rms_norm(float *x, const float *y, const float *weight, float *h, u32 n, float eps, u32 waves) {
   SHARED float part[256 / WAVE];
   u64 at = (u64)BID_X * n;
   float square = 0;

@@ -7,15 +7,22 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef signed char i8;
+#if defined(SIMT_CPU) || defined(__CUDACC_RTC__)
 struct alignas(16) u32x4 { u32 x, y, z, w; };
 struct alignas(8) u32x2 { u32 x, y; };
 struct alignas(16) f32x4 { float x, y, z, w; };
+#else  // vectors stay in registers where clang would copy structures through memory
+typedef u32 u32x4 __attribute__((ext_vector_type(4)));
+typedef u32 u32x2 __attribute__((ext_vector_type(2)));
+typedef float f32x4 __attribute__((ext_vector_type(4)));
+#endif
 
 #if defined(SIMT_CPU)
 // simt.h came first and has defined the lanes, their barriers and their exchange.
 #elif defined(__CUDACC_RTC__)
 #define KERNEL(threads) extern "C" __global__ __launch_bounds__(threads) void
 #define DEV __device__ static __forceinline__
+#define DEV_METHOD __device__ __forceinline__
 #define SHARED __shared__
 #define TID threadIdx.x
 #define BID_X blockIdx.x
@@ -29,6 +36,7 @@ DEV float shfl_xor(float v, u32 mask) { return __shfl_xor_sync(0xffffffffu, v, (
 DEV float h2f(u16 h) { float f; asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h)); return f; }
 DEV u16 f2h(float f) { u16 h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(f)); return h; }
 DEV float exp2_f(float x) { return exp2f(x); }
+DEV float fma_f(float a, float b, float c) { return fmaf(a, b, c); }
 DEV float rsqrt_f(float x) { return rsqrtf(x); }
 DEV float sqrt_f(float x) { return sqrtf(x); }
 DEV int dot4(int a, int b, int c) { return __dp4a(a, b, c); }
@@ -46,6 +54,7 @@ DEV u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
 #endif
 #define KERNEL(threads) extern "C" __global__ __attribute__((amdgpu_flat_work_group_size(1, threads))) void
 #define DEV __device__ static inline __attribute__((always_inline))
+#define DEV_METHOD __device__ inline __attribute__((always_inline))
 #define SHARED __shared__
 #define TID ((u32)__builtin_amdgcn_workitem_id_x())
 #define BID_X ((u32)__builtin_amdgcn_workgroup_id_x())
@@ -72,6 +81,7 @@ DEV float exp2_f(float x) { return __builtin_amdgcn_exp2f(x); }
 DEV float exp2_f(float x) { return __builtin_exp2f(x); }
 #endif
 DEV float rsqrt_f(float x) { return __builtin_amdgcn_rsqf(x); }
+DEV float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DEV float sqrt_f(float x) { return __builtin_sqrtf(x); }
 DEV int dot4(int a, int b, int c) {
 #if defined(__gfx906__) || defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || \
@@ -90,10 +100,13 @@ DEV u32 atomic_inc(u32 *p) { return __atomic_fetch_add(p, 1u, __ATOMIC_RELAXED);
 
 #if defined(__clang__) && !defined(SIMT_CPU)
 #define UNROLL _Pragma("unroll")
+#define ONE_BY_ONE _Pragma("nounroll")
 #elif defined(__CUDACC_RTC__)
 #define UNROLL _Pragma("unroll")
+#define ONE_BY_ONE _Pragma("unroll 1")
 #else
 #define UNROLL
+#define ONE_BY_ONE
 #endif
 
 // ---- numbers of 16 bits
@@ -125,6 +138,8 @@ template <int T> DEV float rounded(float f) {
 }
 
 // ---- functions
+// Sums whose bits must be the same in several kernels name their multiply-adds: where a compiler may choose, it does not choose
+// alike.
 
 DEV float exp_f(float x) { return exp2_f(x * 1.44269504088896f); }
 DEV float max_f(float a, float b) { return a > b ? a : b; }
@@ -142,6 +157,7 @@ DEV float activated(float x, int activation) {
 
 // ---- sums over a wave, and over a block of up to 1024 threads; every lane gets them
 
+#if !defined(SIMT_CPU)
 DEV float wave_sum(float v) {
   UNROLL for (u32 m = WAVE / 2; m; m >>= 1) v += shfl_xor(v, m);
   return v;
@@ -150,6 +166,7 @@ DEV float wave_max(float v) {
   UNROLL for (u32 m = WAVE / 2; m; m >>= 1) v = max_f(v, shfl_xor(v, m));
   return v;
 }
+#endif
 DEV float block_sum(float v, float *part, u32 waves) {  // part: [waves] in shared memory
   v = wave_sum(v);
   if (waves == 1) return v;

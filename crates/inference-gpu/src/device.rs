@@ -29,7 +29,7 @@ impl<D: Driver> Gpu<D> {
             let waves = n.div_ceil(4 * wave as usize).clamp(1, (256 / wave) as usize) as u32;
             let args = list![x.address(), y, weight.address(), h.address(), n, eps, waves];
             let block = waves * wave;
-            self.kernels.run(Module::Elementwise, "norm", [groups, 1, 1], block, args)?;
+            self.kernels.run(Module::Elementwise, "rms_norm", [groups, 1, 1], block, args)?;
         }
         Ok(h)
     }

@@ -12,6 +12,13 @@ use inference_engine::arch::Activation;
 /// Rows of activations that the kernels for few rows take at a time.
 const FEW: [usize; 4] = [1, 2, 4, 8];
 
+/// The most of them; more are multiplied by matrix instructions, whose sums have another order (decision 0022).
+const MOST: usize = FEW[FEW.len() - 1];
+
+/// Outputs of a block of the kernels for many rows, `[rows, columns]`, and its threads; the same as in `gemm.h`.
+const LARGE: ([usize; 2], u32) = ([128, 128], 256);
+const SMALL: ([usize; 2], u32) = ([32, 64], 128);
+
 /// What becomes of a product; the same as in `gemv.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Epilogue {
@@ -71,7 +78,13 @@ impl<D: Driver> Gpu<D> {
                 None => None,
             };
             let x = ordered.as_ref().unwrap_or(x);
-            self.few(x, map, segment, y, epilogue)?;
+            match segment.form {
+                _ if x.rows <= MOST => self.few(x, map, segment, y, epilogue)?,
+                // Rounding would lose what f32 was chosen for.
+                Form::Dense(Stored::F32) => self.few(x, map, segment, y, epilogue)?,
+                Form::Dense(stored) => self.many(x, stored, map, segment, y, epilogue)?,
+                Form::Affine { .. } => self.many(x, Stored::F16, map, segment, y, epilogue)?,
+            }
         }
         Ok(())
     }
@@ -85,8 +98,7 @@ impl<D: Driver> Gpu<D> {
         y: &Tensor<D>,
         epilogue: Epilogue,
     ) -> Result<()> {
-        let most = FEW[FEW.len() - 1];
-        let at_once = FEW.into_iter().find(|m| *m >= x.rows).unwrap_or(most);
+        let at_once = FEW.into_iter().find(|m| *m >= x.rows).unwrap_or(MOST);
         let gated = matches!(epilogue, Epilogue::Silu | Epilogue::Gelu);
         let outputs = if gated { segment.rows / 2 } else { segment.rows };
         let waves = if gated { outputs } else { outputs.div_ceil(2) };
@@ -132,6 +144,79 @@ impl<D: Driver> Gpu<D> {
                     groups as i32
                 ];
                 self.kernels.run(Module::AffineGemv(bits), &name, grid, 128, args)
+            }
+        }
+    }
+
+    /// The product by the kernels for many rows, with activations of 16 bits.
+    fn many(
+        &self,
+        x: &Tensor<D>,
+        narrow: Stored,
+        map: &Linear<D>,
+        segment: &Segment<D>,
+        y: &Tensor<D>,
+        epilogue: Epilogue,
+    ) -> Result<()> {
+        let narrowed = self.activations.lend(x.rows * map.stride * 2)?;
+        let scales = self.activations.lend(x.rows * 4)?;
+        let args = list![
+            narrowed.address(),
+            scales.address(),
+            x.address(),
+            x.cols,
+            map.stride,
+            narrow as i32
+        ];
+        self.kernels.run(Module::Elementwise, "narrow", [x.rows, 1, 1], 256, args)?;
+        let gated = matches!(epilogue, Epilogue::Silu | Epilogue::Gelu);
+        let outputs = if gated { segment.rows / 2 } else { segment.rows };
+        let blocks = |[rows, cols]: [usize; 2]| x.rows.div_ceil(rows) * segment.rows.div_ceil(cols);
+        let is_large = x.rows > 64 && blocks(LARGE.0) >= self.driver.target().units as usize;
+        let (([_, cols], threads), size) =
+            if is_large { (LARGE, "large") } else { (SMALL, "small") };
+        let [rows, _] = if is_large { LARGE.0 } else { SMALL.0 };
+        let across = if gated { outputs.div_ceil(cols / 2) } else { outputs.div_ceil(cols) };
+        let grid = [x.rows.div_ceil(rows) * across, 1, 1];
+        let to = y.address() + 4 * segment.first as u64;
+        let bias = map.bias.as_ref().map_or(0, |b| b.address() + 4 * segment.first as u64);
+        let (weights, mode) = (segment.weights.address(), epilogue as i32);
+        match segment.form {
+            Form::Dense(stored) => {
+                let name = format!("gemm_{}_{size}", stored.suffix());
+                let args = list![
+                    to,
+                    narrowed.address(),
+                    scales.address(),
+                    weights,
+                    bias,
+                    x.rows,
+                    map.stride,
+                    outputs,
+                    y.cols,
+                    mode
+                ];
+                self.kernels.run(Module::DenseGemm, &name, grid, threads, args)
+            }
+            Form::Affine { bits, shift, groups } => {
+                let name = format!("affine_gemm_{size}");
+                let pairs = segment.groups.as_ref().map_or(0, |g| g.address());
+                let args = list![
+                    to,
+                    narrowed.address(),
+                    scales.address(),
+                    weights,
+                    pairs,
+                    bias,
+                    x.rows,
+                    map.stride,
+                    outputs,
+                    y.cols,
+                    mode,
+                    shift,
+                    groups as i32
+                ];
+                self.kernels.run(Module::AffineGemm(bits), &name, grid, threads, args)
             }
         }
     }
@@ -183,14 +268,5 @@ impl<D: Driver> Gpu<D> {
         let args = list![turned.address(), y.address(), order.address(), rows, table.cols, 2_u32];
         self.each(Module::Elementwise, "gather", y.len(), args)?;
         Ok(turned)
-    }
-}
-
-/// How activations are narrowed for products of matrices with weights of this form.
-#[expect(dead_code, reason = "products of many rows")]
-fn narrowed(form: Form) -> Stored {
-    match form {
-        Form::Dense(stored) => stored,
-        Form::Affine { .. } => Stored::F16,
     }
 }

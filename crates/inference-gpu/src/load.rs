@@ -192,10 +192,14 @@ impl<D: Driver> Gpu<D> {
                 (cols * bits as usize / 8, stride / STEP * bits as usize * 4)
             }
         };
-        self.kernels.load(match form {
-            Form::Dense(_) => Module::DenseGemv,
-            Form::Affine { bits, .. } => Module::AffineGemv(bits),
-        })?;
+        let modules: &[Module] = match form {
+            Form::Dense(Stored::F32) => &[Module::DenseGemv],
+            Form::Dense(_) => &[Module::DenseGemv, Module::DenseGemm],
+            Form::Affine { bits, .. } => &[Module::AffineGemv(bits), Module::AffineGemm(bits)],
+        };
+        for module in modules {
+            self.kernels.load(*module)?;
+        }
         let weights = self.keep(rows * filled)?;
         let mut at = 0;
         for part in parts {

@@ -1,5 +1,6 @@
 //! The kernels' text: which modules there are, and what their kernels ask for.
 
+use inference_engine::weights::Affine;
 use std::fmt;
 
 /// Text that is compiled together.
@@ -15,17 +16,24 @@ pub enum Module {
     DenseGemv,
     /// Products of few rows with matrices of so many bits.
     AffineGemv(u32),
+    /// Products of many rows with dense matrices.
+    DenseGemm,
+    /// Products of many rows with matrices of so many bits.
+    AffineGemm(u32),
 }
 
 const PORTABLE: &str = include_str!("../kernels/portable.h");
 const GEMV: &str = include_str!("../kernels/gemv.h");
+const GEMM: &str = concat!(include_str!("../kernels/tile.h"), include_str!("../kernels/gemm.h"));
 const AFFINE: &str = include_str!("../kernels/affine.h");
 
 impl Module {
     /// Every module, with every width.
     pub fn all() -> Vec<Self> {
-        let mut all = vec![Self::Elementwise, Self::Embed, Self::Attend, Self::DenseGemv];
-        all.extend(inference_engine::weights::Affine::BITS.map(Self::AffineGemv));
+        let mut all =
+            vec![Self::Elementwise, Self::Embed, Self::Attend, Self::DenseGemv, Self::DenseGemm];
+        all.extend(Affine::BITS.map(Self::AffineGemv));
+        all.extend(Affine::BITS.map(Self::AffineGemm));
         all
     }
 
@@ -37,6 +45,8 @@ impl Module {
             Self::Attend => &[include_str!("../kernels/attend.cu")],
             Self::DenseGemv => &[GEMV, include_str!("../kernels/dense_gemv.cu")],
             Self::AffineGemv(_) => &[GEMV, AFFINE, include_str!("../kernels/affine_gemv.cu")],
+            Self::DenseGemm => &[GEMV, GEMM, include_str!("../kernels/dense_gemm.cu")],
+            Self::AffineGemm(_) => &[GEMV, AFFINE, GEMM, include_str!("../kernels/affine_gemm.cu")],
         };
         std::iter::once(&PORTABLE).chain(parts).copied().collect::<Vec<_>>().join("\n")
     }
@@ -44,7 +54,7 @@ impl Module {
     /// What it is compiled with, beside what the driver adds.
     pub fn defines(self) -> Vec<String> {
         match self {
-            Self::AffineGemv(bits) => vec![format!("-DBITS={bits}")],
+            Self::AffineGemv(bits) | Self::AffineGemm(bits) => vec![format!("-DBITS={bits}")],
             _ => Vec::new(),
         }
     }
@@ -54,6 +64,7 @@ impl fmt::Display for Module {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AffineGemv(bits) => write!(f, "AffineGemv, {bits} bits"),
+            Self::AffineGemm(bits) => write!(f, "AffineGemm, {bits} bits"),
             other => write!(f, "{other:?}"),
         }
     }

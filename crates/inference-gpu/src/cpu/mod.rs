@@ -52,7 +52,7 @@ impl CpuDriver {
             _ => 32,
         };
         Some(Self {
-            target: Target::new(arch, wave, 4, 64 << 10),
+            target: Target::new(arch, wave, 2, 64 << 10),
             order,
             compiler,
             used: Rc::default(),
