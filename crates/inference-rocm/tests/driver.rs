@@ -12,6 +12,7 @@ use inference_tests::{
     attention::{check_attention, check_attention_is_independent},
     devices::{Tolerance, check_operations},
     fixtures, greedy,
+    products::check_products,
 };
 
 /// Most tokens of a step.
@@ -41,6 +42,7 @@ fn every_operation_agrees_with_the_reference() {
         check_operations(&gpu, Tolerance::default());
         check_attention(&gpu, Tolerance::default());
         check_attention_is_independent(&gpu);
+        check_products(&gpu);
         drop(gpu);
         assert_eq!(fake.alive(), 0, "{card:?}");
     }

@@ -20,8 +20,8 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 pub enum CompileError {
     /// This HIP came without a compiler.
     #[error(
-        "ROCm's run-time compiler is missing: {0}; install `hiprtc` or `hip-runtime-amd` of AMD's packages, \
-         `libhiprtc7` and `libhiprtc-builtins7` (or -6, -5) of Debian or Ubuntu, or `rocm-hip` of Fedora"
+        "ROCm's run-time compiler is missing: {0}; install `hiprtc` of AMD's packages, or of Debian or Ubuntu what \
+         `apt search hiprtc` finds with the number of libamdhip64"
     )]
     NoCompiler(String),
     /// The source or an option has a zero byte.
