@@ -78,7 +78,7 @@ fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_an
 
 #[test]
 fn the_gpu_agrees_on_attention() {
-    for (arch, order) in gpu::WAVES {
+    for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_attention(&gpu, Tolerance::default());
     }

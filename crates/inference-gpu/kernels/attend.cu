@@ -21,10 +21,6 @@ template <int T> DEV void cache8(const void *p, u64 at, float *out) {
   }
 }
 
-DEV u64 slot(const u32 *table, u32 position, u32 block, u32 kv_heads, u32 head, u32 width) {
-  return (((u64)table[position / block] * kv_heads + head) * block + position % block) * width;
-}
-
 // Merges `splits` results of a head, [splits, width + 2], the last two of which are the largest score and the sum.
 DEV void merge(float *y, const float *partial, u32 splits, u32 dim, u32 width) {
   for (u32 c = TID; c < dim; c += 128) {

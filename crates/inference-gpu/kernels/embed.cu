@@ -6,11 +6,6 @@ KERNEL(256) embed(float *y, const void *table, const u32 *tokens, u32 cols, u32 
   for (u32 i = TID; i < cols; i += 256) y[to + i] = scale * number(table, from + i, type);
 }
 
-// Where the cache holds column 0 of a head: blocks of `block` tokens, each [kv_heads, block, width].
-DEV u64 slot(const u32 *table, u32 position, u32 block, u32 kv_heads, u32 head, u32 width) {
-  return (((u64)table[position / block] * kv_heads + head) * block + position % block) * width;
-}
-
 DEV void store(void *p, u64 i, float v, int type) {
   if (type == F32) ((float *)p)[i] = v;
   else ((u16 *)p)[i] = type == F16 ? f2h(v) : f2b(v);

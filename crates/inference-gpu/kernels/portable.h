@@ -109,6 +109,16 @@ DEV u32 atomic_inc(u32 *p) { return __atomic_fetch_add(p, 1u, __ATOMIC_RELAXED);
 #define ONE_BY_ONE
 #endif
 
+// Nothing is moved over this place: what is fetched ahead has to fit the registers.
+#if !defined(SIMT_CPU) && !defined(__CUDACC_RTC__)
+#if __has_builtin(__builtin_amdgcn_sched_barrier)
+#define FETCH_NO_FURTHER() __builtin_amdgcn_sched_barrier(0)
+#endif
+#endif
+#if !defined(FETCH_NO_FURTHER)
+#define FETCH_NO_FURTHER()
+#endif
+
 // ---- numbers of 16 bits
 
 DEV float b2f(u16 b) { return bits_f((u32)b << 16); }

@@ -115,3 +115,18 @@ template <int T> DEV void multiply(Sums &c, const Operand &a, const Operand &b) 
   }
 }
 #endif
+
+// The sum or the maximum of every row of a tile, in place of each of its numbers.
+template <bool MAXIMUM> DEV float joined(float a, float b) { return MAXIMUM ? max_f(a, b) : a + b; }
+template <bool MAXIMUM> DEV void along_rows(float *v) {
+#if TILE == 80
+  UNROLL for (int h = 0; h < 4; h += 2) {
+    float a = joined<MAXIMUM>(joined<MAXIMUM>(v[h], v[h + 1]), joined<MAXIMUM>(v[h + 4], v[h + 5]));
+    UNROLL for (u32 m = 1; m < 4; m *= 2) a = joined<MAXIMUM>(a, shfl_xor(a, m));
+    v[h] = v[h + 1] = v[h + 4] = v[h + 5] = a;
+  }
+#else
+  UNROLL for (int i = 0; i < 256 / WAVE; i++)
+    UNROLL for (u32 m = 1; m < 16; m *= 2) v[i] = joined<MAXIMUM>(v[i], shfl_xor(v[i], m));
+#endif
+}

@@ -9,6 +9,7 @@ use crate::{
 };
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{arch::Attention, device::Heads};
+use std::ops::Range;
 
 /// Tokens of a block: a page of one head's keys is a few KiB in one piece.
 pub(crate) const BLOCK: usize = 32;
@@ -138,17 +139,90 @@ impl<D: Driver> Gpu<D> {
         step: &Started<D>,
     ) -> Result<Tensor<D>> {
         let y = self.tensor(q.rows, q.cols)?;
-        let splits = step.positions.iter().map(|p| splits(*p, a.window)).max().unwrap_or(0);
+        // Matrix instructions would round what f32 was chosen for.
+        if cache.stored == Stored::F32 {
+            self.attend_rows(q, &y, cache, layer, a, step, 0..q.rows)?;
+            return Ok(y);
+        }
+        self.attend_tiles(q, &y, cache, layer, a, step)?;
+        for rows in &step.single {
+            self.attend_rows(q, &y, cache, layer, a, step, rows.clone())?;
+        }
+        Ok(y)
+    }
+
+    /// Attention of the sequences that have many rows in this step.
+    fn attend_tiles(
+        &self,
+        q: &Tensor<D>,
+        y: &Tensor<D>,
+        cache: &Cache<D>,
+        layer: usize,
+        a: &Attention,
+        step: &Started<D>,
+    ) -> Result<()> {
+        // The kernels' widths, and the waves of their blocks.
+        let (columns, which, waves) = match width(a) {
+            0..=64 => (64, 0, 4),
+            65..=128 => (128, 0, 4),
+            _ => (256, 1, 2),
+        };
+        let (count, tiles) = step.tiles(which);
+        if count == 0 {
+            return Ok(());
+        }
+        let [keys, values] = &cache.layers[layer];
+        let args = list![
+            y.address(),
+            q.address(),
+            keys.address(),
+            values.address(),
+            tiles,
+            step.places(),
+            step.sequences(),
+            step.tables(),
+            step.table_len,
+            a.heads,
+            a.kv_heads,
+            a.head_dim,
+            width(a),
+            BLOCK,
+            a.scale,
+            a.softcap.unwrap_or(0.0),
+            a.window.unwrap_or(0),
+        ];
+        let name = format!("flash_{}_{columns}", cache.stored.suffix());
+        let threads = waves * self.driver.target().wave;
+        self.kernels.run(Module::Flash, &name, [count, a.heads, 1], threads, args)
+    }
+
+    /// Attention of single rows.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "those of `attend`, what to write, and which rows"
+    )]
+    fn attend_rows(
+        &self,
+        q: &Tensor<D>,
+        y: &Tensor<D>,
+        cache: &Cache<D>,
+        layer: usize,
+        a: &Attention,
+        step: &Started<D>,
+        rows: Range<usize>,
+    ) -> Result<()> {
+        let places = &step.positions[rows.clone()];
+        let splits = places.iter().map(|p| splits(*p, a.window)).max().unwrap_or(0);
         let of_row = a.heads * splits * (width(a) + 2) * 4;
-        let at_once = if splits > 1 { (PARTIAL / of_row).max(1) } else { q.rows.max(1) };
-        let partial = (splits > 1).then(|| self.activations.lend(of_row * at_once.min(q.rows)));
+        let at_once = if splits > 1 { (PARTIAL / of_row).max(1) } else { rows.len().max(1) };
+        let partial = (splits > 1).then(|| self.activations.lend(of_row * at_once.min(rows.len())));
         let partial = partial.transpose()?;
         let counters = self.count(q.rows * a.heads)?;
         let [keys, values] = &cache.layers[layer];
         let chunks = (a.heads / a.kv_heads).div_ceil(GROUP);
         let name = format!("attend_{}", cache.stored.suffix());
-        for row0 in (0..q.rows).step_by(at_once) {
-            let grid = [at_once.min(q.rows - row0), a.kv_heads * chunks, splits];
+        for row0 in rows.clone().step_by(at_once) {
+            let grid = [at_once.min(rows.end - row0), a.kv_heads * chunks, splits];
             let args = list![
                 y.address(),
                 partial.as_ref().map_or(0, |p| p.address()),
@@ -173,7 +247,7 @@ impl<D: Driver> Gpu<D> {
             ];
             self.kernels.run(Module::Attend, &name, grid, 128, args)?;
         }
-        Ok(y)
+        Ok(())
     }
 }
 

@@ -63,7 +63,7 @@ impl<D: Driver> Gpu<D> {
     pub fn new(driver: D, step_tokens: usize) -> Result<Self> {
         let driver = Rc::new(driver);
         let kernels = Kernels::new(driver.clone());
-        for module in [Module::Elementwise, Module::Embed, Module::Attend] {
+        for module in [Module::Elementwise, Module::Embed, Module::Attend, Module::Flash] {
             kernels.load(module)?;
         }
         Ok(Self {

@@ -12,6 +12,8 @@ pub enum Module {
     Embed,
     /// Attention of single queries.
     Attend,
+    /// Attention of many neighbouring queries.
+    Flash,
     /// Products of few rows with dense matrices.
     DenseGemv,
     /// Products of few rows with matrices of so many bits.
@@ -24,14 +26,21 @@ pub enum Module {
 
 const PORTABLE: &str = include_str!("../kernels/portable.h");
 const GEMV: &str = include_str!("../kernels/gemv.h");
+const CACHE: &str = include_str!("../kernels/cache.h");
 const GEMM: &str = concat!(include_str!("../kernels/tile.h"), include_str!("../kernels/gemm.h"));
 const AFFINE: &str = include_str!("../kernels/affine.h");
 
 impl Module {
     /// Every module, with every width.
     pub fn all() -> Vec<Self> {
-        let mut all =
-            vec![Self::Elementwise, Self::Embed, Self::Attend, Self::DenseGemv, Self::DenseGemm];
+        let mut all = vec![
+            Self::Elementwise,
+            Self::Embed,
+            Self::Attend,
+            Self::Flash,
+            Self::DenseGemv,
+            Self::DenseGemm,
+        ];
         all.extend(Affine::BITS.map(Self::AffineGemv));
         all.extend(Affine::BITS.map(Self::AffineGemm));
         all
@@ -41,8 +50,11 @@ impl Module {
     pub fn source(self) -> String {
         let parts: &[&str] = match self {
             Self::Elementwise => &[include_str!("../kernels/elementwise.cu")],
-            Self::Embed => &[include_str!("../kernels/embed.cu")],
-            Self::Attend => &[include_str!("../kernels/attend.cu")],
+            Self::Embed => &[CACHE, include_str!("../kernels/embed.cu")],
+            Self::Attend => &[CACHE, include_str!("../kernels/attend.cu")],
+            Self::Flash => {
+                &[CACHE, include_str!("../kernels/tile.h"), include_str!("../kernels/flash.cu")]
+            }
             Self::DenseGemv => &[GEMV, include_str!("../kernels/dense_gemv.cu")],
             Self::AffineGemv(_) => &[GEMV, AFFINE, include_str!("../kernels/affine_gemv.cu")],
             Self::DenseGemm => &[GEMV, GEMM, include_str!("../kernels/dense_gemm.cu")],

@@ -3,6 +3,13 @@
 use crate::{arena::Piece, driver::Driver, gpu::Gpu};
 use inference_core::Result;
 use inference_engine::step::{Rotation, Step};
+use std::ops::Range;
+
+/// Queries of a tile of attention, for heads of up to 128 columns and for wider ones; the same as in `flash.cu`.
+pub(crate) const TILES: [usize; 2] = [64, 32];
+
+/// Tokens of a sequence from which on they are computed as tiles.
+const MANY: usize = 16;
 
 /// A step on a [`Gpu`]: one upload, in which everything has its place.
 pub struct Started<D: Driver> {
@@ -15,6 +22,10 @@ pub struct Started<D: Driver> {
     pub(crate) table_len: usize,
     /// Each token's place in its sequence.
     pub(crate) positions: Vec<u32>,
+    /// Rows whose sequences have few of them in this step.
+    pub(crate) single: Vec<Range<usize>>,
+    /// How many tiles of [`TILES`] queries the others are, and where those begin, in words.
+    tiles: [(usize, usize); 2],
     /// Pairs of each rotation, and where its cosines begin, in numbers.
     rotations: Vec<(usize, usize)>,
 }
@@ -36,6 +47,23 @@ impl<D: Driver> Gpu<D> {
             words.extend(&span.blocks);
             words.resize(words.len() + table_len - span.blocks.len(), 0);
         }
+        let is_single = |rows: &Range<usize>| rows.len() < MANY;
+        let mut single: Vec<Range<usize>> = Vec::new();
+        for rows in step.spans.iter().map(|s| s.rows.clone()).filter(is_single) {
+            match single.last_mut() {
+                Some(last) if last.end == rows.start => last.end = rows.end,
+                _ => single.push(rows),
+            }
+        }
+        let tiles = TILES.map(|tile| {
+            let begin = words.len();
+            for rows in step.spans.iter().map(|s| s.rows.clone()).filter(|r| !is_single(r)) {
+                for row in rows.clone().step_by(tile) {
+                    words.extend([row as u32, tile.min(rows.end - row) as u32]);
+                }
+            }
+            ((words.len() - begin) / 2, begin)
+        });
         let mut places = Vec::new();
         for rotation in rotations {
             places.push((rotation.pairs, words.len()));
@@ -44,7 +72,7 @@ impl<D: Driver> Gpu<D> {
         let piece = self.activations.lend(words.len() * 4)?;
         piece.upload(0, bytemuck::cast_slice(&words))?;
         let positions = step.positions.clone();
-        Ok(Started { piece, rows, wanted, table_len, positions, rotations: places })
+        Ok(Started { piece, rows, wanted, table_len, positions, single, tiles, rotations: places })
     }
 }
 
@@ -76,6 +104,12 @@ impl<D: Driver> Started<D> {
     /// `[sequences, table_len]` blocks.
     pub(crate) fn tables(&self) -> u64 {
         self.at(3 * self.rows + self.wanted)
+    }
+
+    /// Tiles of [`TILES`]`[which]` queries: how many, and pairs of a first row and how many rows.
+    pub(crate) fn tiles(&self, which: usize) -> (usize, u64) {
+        let (count, at) = self.tiles[which];
+        (count, self.at(at))
     }
 
     /// Pairs, cosines and sines `[rows, pairs]` of a rotation; no pairs without one.

@@ -3,6 +3,8 @@
 //! `cpu/simt.h` says what it notices. A kernel that goes wrong is an error of the launch.
 
 mod compiler;
+#[cfg(test)]
+mod tests;
 
 use crate::driver::{Driver, Launch, MatrixUnit, Memory, Target, check_range};
 use compiler::{Entry, Sizes};
