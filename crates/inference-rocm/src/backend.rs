@@ -75,7 +75,8 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
     let info = |device: &DeviceInfo| {
         let memory = HipDevice::open(hip, device.ordinal).and_then(|open| open.memory());
         let (free, total) = memory.unwrap_or((0, device.memory));
-        let name = format!("{} ({})", device.name, device.arch());
+        let integrated = if device.integrated { ", integrated" } else { "" };
+        let name = format!("{} ({}{integrated})", device.name, device.arch());
         inference_core::DeviceInfo::new(choose::stable_id(device), name, total, free)
     };
     devices.iter().map(info).collect()
@@ -88,6 +89,14 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
     })?;
     let device = choose::choose(&devices, options.device.as_ref())?;
     tracing::info!("{}", line(device));
+    if device.integrated && options.device.is_none() {
+        tracing::warn!("{} is part of the processor and shares its memory", device.name);
+    }
+    if let Ok(version) = env::var("HSA_OVERRIDE_GFX_VERSION") {
+        tracing::warn!(
+            "HSA_OVERRIDE_GFX_VERSION={version} makes the card say another architecture; it is not needed"
+        );
+    }
     let setup = Setup {
         backend: NAME,
         device: device.name.clone(),

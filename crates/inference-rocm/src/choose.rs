@@ -6,8 +6,8 @@ use inference_core::{DeviceChoice, Error, Result};
 /// The device that `choice` names, or else the best.
 ///
 /// A name is `rocm:0` or `0` (its place in the list), `GPU-` with its UUID, or its PCI address; each may have `rocm:` before
-/// it. By itself only a card is chosen, never the small graphics inside a desktop's processor, and of several the one with
-/// the most compute units, then the most memory.
+/// it. By itself a card is chosen, or a processor's GPU that is made to compute if there is none, and of several the one
+/// with the most compute units, then the most memory.
 ///
 /// # Errors
 /// No such device; or none that is chosen unless named.
@@ -39,7 +39,7 @@ pub(crate) fn best(devices: &[DeviceInfo]) -> Option<&DeviceInfo> {
     let rank = |d: &&DeviceInfo| {
         (!d.integrated, d.compute_units(), d.memory, std::cmp::Reverse(d.ordinal))
     };
-    devices.iter().filter(|d| !d.is_only_for_the_desktop()).max_by_key(rank)
+    devices.iter().filter(|d| d.is_worth_choosing()).max_by_key(rank)
 }
 
 /// The sentence for a machine whose only devices are none to choose unasked.
@@ -47,8 +47,8 @@ pub(crate) fn only_integrated(devices: &[DeviceInfo]) -> String {
     let first = devices.first();
     let (name, id) = first.map(|d| (d.name.as_str(), stable_id(d))).unwrap_or_default();
     format!(
-        "the only AMD GPU is the small one inside the processor ({name}), which is slower than the processor itself: \
-         use the cpu backend, or name the device {id} to use it all the same"
+        "the only AMD GPU is one inside the processor ({name}), which is hardly faster than the processor itself: \
+         use the backend cpu, or name the device {id} to use it all the same"
     )
 }
 
@@ -104,6 +104,7 @@ mod tests {
         assert_eq!(chosen(&all, None).ok(), Some(2));
         assert_eq!(chosen(&[card, large], None).ok(), Some(4), "104 units against 60");
         assert_eq!(chosen(&[small.clone(), apu], None).ok(), Some(1));
+        assert!(chosen(&[device(0, "gfx1035", 6, true)], None).is_err(), "a laptop's, of before");
         let error = chosen(std::slice::from_ref(&small), None).expect_err("it is not to be chosen");
         assert!(error.to_string().contains("0000:00:00.0"), "{error}");
         assert_eq!(chosen(&[small], Some(DeviceChoice::Index(0))).ok(), Some(0), "unless named");

@@ -117,7 +117,17 @@ impl Driver for HipDriver {
         };
         let code = self.compiler.compile(source, defines, fits)?;
         let module = loaded.take().unwrap_or_else(|| HipModule::load(&self.device, code))?;
-        names.iter().map(|name| Ok(module.function(name)?)).collect()
+        let function = |name: &&str| {
+            let function = module.function(name)?;
+            if function.scratch_bytes() > 0 {
+                tracing::warn!(
+                    "kernel `{name}` spills registers on {}: it will be slow",
+                    self.target.arch
+                );
+            }
+            Ok(function)
+        };
+        names.iter().map(function).collect()
     }
 
     unsafe fn launch(

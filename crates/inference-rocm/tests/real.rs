@@ -78,6 +78,36 @@ fn the_compiler_compiles_for_cards_that_are_not_there() {
 }
 
 #[test]
+fn all_kernels_compile_for_cards_that_are_not_there() {
+    let Some(hip) = hip().filter(|hip| hip.compiler.is_ok()) else { return };
+    for target in ["gfx906", "gfx90a", "gfx1030"] {
+        let compiler = Compiler::with_cache_in(hip, &device(target), None);
+        for module in inference_gpu::Module::all() {
+            let code = compiler.compile(&module.source(), &module.defines(), |_| true);
+            code.unwrap_or_else(|error| panic!("{module} for {target}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn threads_that_compile_at_once_get_the_code_of_their_own() {
+    let Some(hip) = hip().filter(|hip| hip.compiler.is_ok()) else { return };
+    let compile = &|target: &str| {
+        let compiler = Compiler::with_cache_in(hip, &device(target), None);
+        compiler.compile(KERNEL, &[], |_| true).expect("it compiles")
+    };
+    let targets = ["gfx906", "gfx90a", "gfx1030"];
+    let alone = targets.map(compile);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            for (target, alone) in targets.iter().zip(&alone) {
+                scope.spawn(move || assert!(compile(target) == *alone, "{target}"));
+            }
+        }
+    });
+}
+
+#[test]
 fn the_compiler_s_words_are_told() {
     let Some(hip) = hip().filter(|hip| hip.compiler.is_ok()) else { return };
     let compiler = Compiler::with_cache_in(hip, &device("gfx906"), None);

@@ -10,6 +10,12 @@ use std::ffi::{CStr, c_int};
 /// Bytes that hold `hipDeviceProp_t` of any release, with room: 1472 are known.
 const PROPERTIES: usize = 8192;
 
+/// Integrated GPUs with the units and the memory for models: Ryzen 7040 and later, Ryzen AI, MI300A.
+const APUS: [&str; 6] = ["gfx942", "gfx1103", "gfx1150", "gfx1151", "gfx1152", "gfx1153"];
+
+/// Integrated GPUs that come in sizes that only show a desktop.
+const DISPLAYS: [&str; 4] = ["gfx90c", "gfx1035", "gfx1036", "gfx1037"];
+
 /// A device, as HIP describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -53,10 +59,13 @@ impl DeviceInfo {
         if self.is_rdna() { self.multiprocessors * 2 } else { self.multiprocessors }
     }
 
-    /// Small graphics inside a desktop processor, which no one wants to compute on: 2 compute units beside a card.
-    pub fn is_only_for_the_desktop(&self) -> bool {
-        let known = ["gfx90c", "gfx1035", "gfx1036", "gfx1037"].contains(&self.arch());
-        known && self.multiprocessors <= 4 || self.integrated && self.multiprocessors <= 2
+    /// Whether it may be chosen unasked: a card, or a processor's graphics that are made to compute.
+    ///
+    /// Not so the 2 units of a desktop processor, which sit beside the card that is meant. Some drivers don't say of them
+    /// that they are integrated.
+    pub fn is_worth_choosing(&self) -> bool {
+        let is_small = self.multiprocessors <= 4 && DISPLAYS.contains(&self.arch());
+        if self.integrated { APUS.contains(&self.arch()) } else { !is_small }
     }
 
     /// All visible devices.
