@@ -5,5 +5,7 @@ pub mod devices;
 pub mod engines;
 pub mod fixtures;
 pub mod gguf;
+pub mod gpu;
 pub mod greedy;
+pub mod products;
 pub mod spy;

@@ -5,6 +5,8 @@ use inference_engine::naive::Naive;
 use inference_tests::{
     attention::{check_attention, check_attention_is_independent},
     devices::{Tolerance, check_operations, check_rows_are_independent},
+    gpu,
+    products::check_products,
 };
 
 /// Every level of instructions that this machine has, on one thread and on several.
@@ -55,5 +57,37 @@ fn a_tokens_attention_has_the_same_bits_however_it_comes_and_on_any_number_of_th
 fn the_reference_agrees_with_itself_whatever_its_block_length() {
     for block_len in [1, 7, 64] {
         check_attention(&Naive { block_len }, Tolerance { exact: 0.0, rounded: 0.0 });
+    }
+}
+
+#[test]
+fn the_gpu_agrees_on_every_operation() {
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check_operations(&gpu, Tolerance::default());
+    }
+}
+
+#[test]
+fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_and_of_many() {
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check_products(&gpu);
+    }
+}
+
+#[test]
+fn the_gpu_agrees_on_attention() {
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check_attention(&gpu, Tolerance::default());
+    }
+}
+
+#[test]
+fn a_tokens_attention_on_the_gpu_has_the_same_bits_however_it_comes() {
+    for (arch, order) in gpu::WAVES {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check_attention_is_independent(&gpu);
     }
 }

@@ -9,7 +9,7 @@ use inference_engine::{
 use inference_tests::{
     devices::distance,
     fixtures::{self, Prompt},
-    gguf, greedy,
+    gguf, gpu, greedy,
 };
 use inference_text::gguf::{GgmlType, Gguf, Writer};
 use std::{
@@ -62,6 +62,12 @@ fn every_type_gives_the_same_logits_on_every_device() {
         let far = distance(&logits(&cpu, &path, false), &narrow);
         println!("{ty}: the cpu is {far:.1e} from the reference device");
         assert!(far <= ROUNDED, "{ty}: {far:.1e}");
+        for (arch, order) in gpu::KINDS {
+            let Some(gpu) = gpu::playing(arch, order) else { continue };
+            let far = distance(&logits(&gpu, &path, false), &narrow);
+            println!("{ty}: {arch} is {far:.1e} from the reference device");
+            assert!(far <= ROUNDED, "{ty}: {far:.1e}");
+        }
     }
 }
 

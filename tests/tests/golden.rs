@@ -6,7 +6,7 @@ use inference_cpu::{Cpu, Level};
 use inference_engine::{checkpoint::Checkpoint, device::Device, naive::Naive, weights::DType};
 use inference_tests::{
     fixtures::{self, Prompt},
-    greedy,
+    gpu, greedy,
 };
 use std::path::Path;
 
@@ -82,6 +82,18 @@ fn the_cpu_meets_the_golden_values_at_every_level() {
         for name in fixtures::families() {
             for dtype in DTYPES {
                 check(&cpu, &format!("cpu {level:?}"), &name, dtype, 13, false);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_gpu_meets_the_golden_values() {
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        for name in fixtures::families() {
+            for dtype in DTYPES {
+                check(&gpu, arch, &name, dtype, 29, false);
             }
         }
     }

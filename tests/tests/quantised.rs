@@ -14,7 +14,7 @@ use inference_engine::{
 use inference_tests::{
     devices::distance,
     fixtures::{self, Prompt},
-    greedy,
+    gpu, greedy,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -65,6 +65,10 @@ fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
         check(&cpu, &format!("{name} on cpu {level:?}"), path, prompt, ROUNDED);
         let cpu = cpu.exact_activations(true);
         check(&cpu, &format!("{name} on exact cpu {level:?}"), path, prompt, CLOSE);
+    }
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check(&gpu, &format!("{name} on {arch}"), path, prompt, CLOSE);
     }
 }
 

@@ -1,0 +1,26 @@
+//! What the backend says where it can't run.
+
+use crate::NAME;
+use inference_core::{Availability, DeviceInfo, Error, LoadOptions, Result, TextModel};
+use std::path::Path;
+
+const REASON: &str = "the rocm backend runs on 64-bit x86 Linux alone, where AMD has ROCm; elsewhere use cpu, on a \
+                      Mac metal, or llama_cpp with Vulkan";
+
+pub(crate) fn availability() -> Availability {
+    Availability::Unavailable(REASON.to_owned())
+}
+
+pub(crate) fn list() -> Vec<DeviceInfo> {
+    Vec::new()
+}
+
+pub(crate) fn load(_: &Path, _: &LoadOptions) -> Result<Box<dyn TextModel>> {
+    Err(Error::BackendNotAvailable { name: NAME.to_owned(), reason: REASON.to_owned() })
+}
+
+pub(crate) fn report() -> String {
+    format!("{REASON}\n")
+}
+
+pub(crate) fn compile_if_asked() {}

@@ -1,0 +1,164 @@
+//! The whole device over the stand-in: every operation, whole models, and what fails in them.
+#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+
+mod common;
+
+use common::{ADD, Fake};
+use inference_core::{CacheDtype, Error, GenerateOptions, LoadOptions, TextModel};
+use inference_engine::{Setup, checkpoint::Checkpoint, weights::DType};
+use inference_gpu::{Driver, Gpu, Launch, args};
+use inference_rocm::{HipDriver, compile::Compiler};
+use inference_tests::{
+    attention::check_attention,
+    devices::{Tolerance, check_operations},
+    fixtures, greedy,
+    products::check_products,
+};
+
+/// Most tokens of a step.
+const STEP_TOKENS: usize = 64;
+
+/// A card of each kind: waves of 32, and of 64.
+const CARDS: [(&str, i64); 2] = [("gfx1100", 32), ("gfx90a:sramecc+:xnack-", 64)];
+
+fn playing((arch, wave): (&str, i64)) -> Option<Fake> {
+    let fake = Fake::new()?;
+    fake.arch(arch);
+    fake.set("wave", wave);
+    Some(fake)
+}
+
+fn driver(fake: &Fake) -> HipDriver {
+    let device = fake.device();
+    let compiler = Compiler::with_cache_in(device.hip(), device.info(), Some(&fake.cache()));
+    HipDriver::over(device, compiler).expect("no fault was set")
+}
+
+#[test]
+fn every_operation_agrees_with_the_reference() {
+    for card in CARDS {
+        let Some(fake) = playing(card) else { return };
+        let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
+        check_operations(&gpu, Tolerance::default());
+        check_attention(&gpu, Tolerance::default());
+        check_products(&gpu);
+        drop(gpu);
+        assert_eq!(fake.alive(), 0, "{card:?}");
+    }
+}
+
+#[test]
+fn models_meet_their_golden_values() {
+    let Some(fake) = playing(CARDS[0]) else { return };
+    let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    for name in ["llama", "qwen3", "gemma3"] {
+        fixtures::convert(name, DType::Bf16, dir.path());
+        for prompt in fixtures::golden(name).prompts.into_iter().filter(|p| p.tokens.len() < 100) {
+            let checkpoint = Checkpoint::open(dir.path()).expect("it is described");
+            let weights = checkpoint.weights().expect("they open");
+            let (architecture, source) =
+                (checkpoint.architecture().clone(), checkpoint.source(&*weights, &|_| {}));
+            let (logits, tokens) =
+                greedy::run(&gpu, architecture, source, &prompt, CacheDtype::Bf16, 29);
+            // The tolerance of `docs/correctness.md` for weights of 16 bits.
+            greedy::compare(&format!("{name}, {}", prompt.name), &prompt, &logits, &tokens, 2e-2);
+        }
+    }
+    drop(gpu);
+    assert_eq!(fake.alive(), 0);
+}
+
+fn load(fake: &Fake) -> Result<impl TextModel + use<>, Error> {
+    let setup = Setup {
+        backend: "rocm",
+        device: "stand-in".to_owned(),
+        slots: 2,
+        step_tokens: STEP_TOKENS,
+        reserve: 0,
+    };
+    let device = fake.device();
+    let compiler = Compiler::with_cache_in(device.hip(), device.info(), Some(&fake.cache()));
+    let options = LoadOptions::default().context_len(64);
+    inference_engine::load(&fixtures::path("llama"), &options, setup, move || {
+        Gpu::new(HipDriver::over(device, compiler)?, STEP_TOKENS)
+    })
+}
+
+fn generate(model: &impl TextModel) -> Result<String, Error> {
+    let options = GenerateOptions::default().max_tokens(4).temperature(0.0);
+    Ok(model.generate("one two three", &options)?.finish()?.text().to_owned())
+}
+
+#[test]
+fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
+    let Some(fake) = playing(CARDS[0]) else { return };
+    let text = generate(&load(&fake).expect("no fault was set")).expect("no fault was set");
+    assert_eq!(fake.alive(), 0);
+    for (name, status) in [
+        ("hipMalloc", 2),
+        ("hipHostMalloc", 2),
+        ("hipMemcpyHtoDAsync", 1),
+        ("hipMemcpyDtoHAsync", 1),
+        ("hipModuleLoadData", 209),
+        ("hipModuleGetFunction", 500),
+        ("hipModuleLaunchKernel", 701),
+        ("kernel", 719),
+        ("hipStreamSynchronize", 719),
+        ("hipStreamCreateWithFlags", 999),
+    ] {
+        let mut faults = 0;
+        // Every one of the first, then fewer: a model launches hundreds.
+        for nth in (0..12).chain((12..).step_by(41)) {
+            fake.restart();
+            fake.fail(name, nth, status);
+            let result = load(&fake).and_then(|model| generate(&model));
+            if fake.is_pending(name) {
+                assert_eq!(result.expect("without a fault"), text);
+                break;
+            }
+            faults += 1;
+            match result {
+                Err(Error::OutOfMemory { needed, .. }) => {
+                    assert!(status == 2 && (needed > 0 || name == "hipHostMalloc"));
+                }
+                Err(Error::Device { reason }) => {
+                    assert!(reason.contains("injected"), "call {nth} of {name}: {reason}");
+                }
+                // Code of the cache that the card does not take is compiled again; the last wait is for an end.
+                Ok(again) if status == 209 || name == "hipStreamSynchronize" => {
+                    assert_eq!(again, text)
+                }
+                other => panic!("call {nth} of {name}: {other:?}"),
+            }
+            assert_eq!(fake.alive(), 0, "after call {nth} of {name}");
+        }
+        assert!(faults > 0, "{name} is never called");
+        println!("{faults} faults of {name}");
+    }
+}
+
+#[test]
+fn launches_are_recorded_and_replayed() {
+    let Some(fake) = playing(CARDS[0]) else { return };
+    let driver = driver(&fake);
+    let add = driver.compile(ADD, &[], &["add"]).expect("it compiles");
+    let (x, y) = (driver.alloc(4).expect("it fits"), driver.alloc(4).expect("it fits"));
+    driver.upload(&x, 0, &2f32.to_le_bytes()).expect("no fault was set");
+    driver.upload(&y, 0, &1f32.to_le_bytes()).expect("no fault was set");
+    let mut f = || {
+        let (to, from) = (driver.address(&y), driver.address(&x));
+        // SAFETY: the kernel's parameters; both buffers live until the end.
+        unsafe { driver.launch(&add[0], Launch::new(1, 64), args![to, from, 3f32, 1u32]) }
+    };
+    let graph = driver.capture(&mut f).expect("no fault was set").expect("this card may");
+    for _ in 0..2 {
+        // SAFETY: both buffers live.
+        unsafe { driver.replay(&graph) }.expect("no fault was set");
+    }
+    let mut sum = [0; 4];
+    driver.download(&y, 0, &mut sum).expect("no fault was set");
+    assert_eq!(f32::from_le_bytes(sum), 13.0);
+    assert_eq!(driver.memory().expect("no fault was set").total, 1 << 30);
+    assert!(driver.compile(ADD, &[], &["sub"]).is_err());
+}
