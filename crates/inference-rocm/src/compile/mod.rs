@@ -1,7 +1,7 @@
 //! From source to code objects: the disk's, or compiled here, or in a process of its own.
 //!
 //! A compiler that is asked for an architecture which it does not know does not refuse: it ends the process. So this
-//! process compiles only what the version of HIP is known to know ([`arches`]); the rest is compiled by a second process of
+//! process compiles only what the version of HIP is known to know (the table in `arches.rs`); the rest is compiled by a second process of
 //! the same program, if that program begins with [`compile_if_asked`], and else refused.
 //! (A fork without exec would keep locks of other threads closed for ever, a second executable would have to be found and
 //! installed, and the arguments of the host's program are not a library's to define.)
