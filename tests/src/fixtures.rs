@@ -1,7 +1,7 @@
 //! The fixtures of `models-fixtures` and what the reference implementation says of them.
 
-use crate::devices::raw;
 use inference_core::Format;
+use inference_engine::check::raw;
 use inference_engine::weights::{DType, RawTensor, SafeTensors, Weights};
 use inference_text::gguf::GgmlType;
 use safetensors::{Dtype, tensor::TensorView};

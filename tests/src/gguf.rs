@@ -1,9 +1,10 @@
 //! GGUF files with random weights of every type: any bytes are a quantised matrix, as long as its scales are sane, and
 //! random ones use every bit of them.
 
-use crate::{devices::Noise, fixtures};
+use crate::fixtures;
 use half::{bf16, f16};
 use inference_core::Format;
+use inference_engine::check::Noise;
 use inference_text::gguf::{GgmlType, Gguf, Writer};
 use std::{fs::File, io::BufWriter, path::Path};
 

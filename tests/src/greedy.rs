@@ -1,7 +1,8 @@
 //! A prompt through a decoder, greedily, and its golden values.
 
-use crate::{devices::distance, fixtures::Prompt};
+use crate::fixtures::Prompt;
 use inference_core::CacheDtype;
+use inference_engine::check::distance;
 use inference_engine::{
     arch::Architecture,
     decoder::{Decoder, Source},

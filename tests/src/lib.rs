@@ -1,11 +1,8 @@
 //! What the tests of devices, families and backends share.
 
-pub mod attention;
-pub mod devices;
 pub mod engines;
 pub mod fixtures;
 pub mod gguf;
 pub mod gpu;
 pub mod greedy;
-pub mod products;
 pub mod spy;

@@ -1,13 +1,14 @@
 //! Law 10: every device agrees with the reference on every operation and every fusion.
 
 use inference_cpu::{Cpu, Level};
-use inference_engine::naive::Naive;
-use inference_tests::{
-    attention::{check_attention, check_attention_is_independent},
-    devices::{Tolerance, check_operations, check_rows_are_independent},
-    gpu,
-    products::check_products,
+use inference_engine::{
+    check::{
+        Tolerance, check_attention, check_attention_is_independent, check_operations,
+        check_products, check_rows_are_independent,
+    },
+    naive::Naive,
 };
+use inference_tests::gpu;
 
 /// Every level of instructions that this machine has, on one thread and on several.
 fn cpus() -> impl Iterator<Item = Cpu> {
@@ -19,12 +20,16 @@ fn cpus() -> impl Iterator<Item = Cpu> {
 
 #[test]
 fn the_cpu_agrees_on_every_operation() {
-    cpus().for_each(|cpu| check_operations(&cpu, Tolerance::default()));
+    for cpu in cpus() {
+        check_operations(&cpu, Tolerance::default()).expect("is right");
+    }
 }
 
 #[test]
 fn the_cpu_agrees_on_attention() {
-    cpus().for_each(|cpu| check_attention(&cpu, Tolerance::default()));
+    for cpu in cpus() {
+        check_attention(&cpu, Tolerance::default()).expect("is right");
+    }
 }
 
 #[test]
@@ -32,12 +37,12 @@ fn a_row_has_the_same_bits_alone_and_in_a_batch_and_on_any_number_of_threads() {
     for level in Level::available() {
         let bits = |threads: usize| {
             let cpu = Cpu::with_level(threads, level).expect("it is available");
-            check_rows_are_independent(&cpu)
+            check_rows_are_independent(&cpu).expect("is right")
         };
         let alone = bits(1);
         assert!(bits(3) == alone, "{level:?}");
     }
-    check_rows_are_independent(&Naive::default());
+    check_rows_are_independent(&Naive::default()).expect("is right");
 }
 
 #[test]
@@ -45,18 +50,19 @@ fn a_tokens_attention_has_the_same_bits_however_it_comes_and_on_any_number_of_th
     for level in Level::available() {
         let bits = |threads: usize| {
             let cpu = Cpu::with_level(threads, level).expect("it is available");
-            check_attention_is_independent(&cpu)
+            check_attention_is_independent(&cpu).expect("is right")
         };
         let alone = bits(1);
         assert!(bits(3) == alone, "{level:?}");
     }
-    check_attention_is_independent(&Naive::default());
+    check_attention_is_independent(&Naive::default()).expect("is right");
 }
 
 #[test]
 fn the_reference_agrees_with_itself_whatever_its_block_length() {
     for block_len in [1, 7, 64] {
-        check_attention(&Naive { block_len }, Tolerance { exact: 0.0, rounded: 0.0 });
+        check_attention(&Naive { block_len }, Tolerance { exact: 0.0, rounded: 0.0 })
+            .expect("is right");
     }
 }
 
@@ -64,7 +70,7 @@ fn the_reference_agrees_with_itself_whatever_its_block_length() {
 fn the_gpu_agrees_on_every_operation() {
     for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
-        check_operations(&gpu, Tolerance::default());
+        check_operations(&gpu, Tolerance::default()).expect("is right");
     }
 }
 
@@ -72,7 +78,7 @@ fn the_gpu_agrees_on_every_operation() {
 fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_and_of_many() {
     for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
-        check_products(&gpu);
+        check_products(&gpu, Tolerance::default()).expect("is right");
     }
 }
 
@@ -80,7 +86,7 @@ fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_an
 fn the_gpu_agrees_on_attention() {
     for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
-        check_attention(&gpu, Tolerance::default());
+        check_attention(&gpu, Tolerance::default()).expect("is right");
     }
 }
 
@@ -88,6 +94,6 @@ fn the_gpu_agrees_on_attention() {
 fn a_tokens_attention_on_the_gpu_has_the_same_bits_however_it_comes() {
     for (arch, order) in gpu::WAVES {
         let Some(gpu) = gpu::playing(arch, order) else { return };
-        check_attention_is_independent(&gpu);
+        check_attention_is_independent(&gpu).expect("is right");
     }
 }

@@ -3,11 +3,11 @@
 use inference::{ClassifyOptions, Format, GenerateOptions, LoadOptions, load_model};
 use inference_core::CacheDtype;
 use inference_cpu::Cpu;
+use inference_engine::check::distance;
 use inference_engine::{
     checkpoint::Checkpoint, decoder::Source, device::Device, naive::Naive, weights::GgufWeights,
 };
 use inference_tests::{
-    devices::distance,
     fixtures::{self, Prompt},
     gguf, gpu, greedy,
 };

@@ -6,11 +6,9 @@ use inference_core::{
     TokenStream,
 };
 use inference_cpu::Cpu;
+use inference_engine::check::{Noise, distance};
 use inference_engine::naive::Naive;
-use inference_tests::{
-    devices::{Noise, distance},
-    engines::Plan,
-};
+use inference_tests::engines::Plan;
 use inference_text::Served;
 use proptest::prelude::*;
 use std::{

@@ -4,7 +4,8 @@
 use inference::{
     ClassifyOptions, Error, Format, GenerateOptions, LoadOptions, TextModel, load_model,
 };
-use inference_tests::{devices::distance, fixtures, gguf};
+use inference_engine::check::distance;
+use inference_tests::{fixtures, gguf};
 
 /// Of logits: bf16 weights, activations rounded elsewhere than in ours.
 const TOLERANCE: f64 = 2e-2;

@@ -5,13 +5,14 @@ use inference_core::{
     QuantiseOptions, TextModel,
 };
 use inference_cpu::Cpu;
+use inference_engine::check::raw;
 use inference_engine::{
     Setup,
     naive::Naive,
     quantise as quantise_into,
     weights::{Affine, DType, quantise},
 };
-use inference_tests::{devices::raw, fixtures};
+use inference_tests::fixtures;
 use inference_text::Served;
 use std::{
     path::Path,

@@ -3,6 +3,7 @@
 
 use inference_core::{CacheDtype, Quantisation};
 use inference_cpu::{Cpu, Level};
+use inference_engine::check::distance;
 use inference_engine::{
     config::Config,
     decoder::Source,
@@ -12,7 +13,6 @@ use inference_engine::{
     weights::{Folder, Matrix, Weights},
 };
 use inference_tests::{
-    devices::distance,
     fixtures::{self, Prompt},
     gpu, greedy,
 };

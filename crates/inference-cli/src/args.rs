@@ -47,7 +47,7 @@ pub(crate) enum Command {
     Quantise(Quantise),
     /// List the models in a folder
     List(List),
-    /// List the backends of this build: whether they can run here, and their devices
+    /// List the backends of this build: whether they can run here, and their devices; or test them
     Backends(Backends),
     /// Load a model and say what it is
     Info(Info),
@@ -236,10 +236,25 @@ pub(crate) struct List {
 
 /// Arguments of `backends`.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  inference backends
+  inference backends --self-test --backend rocm
+
+The self-test computes what a slow reference computes too, and compares. Its report is for whoever has a device that we
+have not: paste it into an issue. The exit code is 1 if anything is wrong.")]
 pub(crate) struct Backends {
     /// Print one JSON object a backend
     #[arg(long)]
     pub(crate) json: bool,
+    /// Compute on the device of each backend, compare with the reference, and print a report
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) self_test: bool,
+    /// Test this backend alone
+    #[arg(long, value_name = "NAME", requires = "self_test")]
+    pub(crate) backend: Option<String>,
+    /// The device to test, by its place in `inference backends` (from 0) or by its id
+    #[arg(long, value_name = "DEVICE", value_parser = parse::device, requires = "backend")]
+    pub(crate) device: Option<DeviceChoice>,
 }
 
 /// Arguments of `info`.

@@ -13,6 +13,7 @@ use clap::Parser;
 use std::{io::Write, process::ExitCode};
 
 fn main() -> ExitCode {
+    inference::compile_if_asked();
     let cli = args::Cli::parse();
     log_to_stderr(cli.verbose);
     match commands::run(cli.command) {

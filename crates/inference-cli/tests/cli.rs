@@ -152,3 +152,16 @@ fn backends_are_json_objects_with_a_reason_where_they_are_not_available() {
     }
     assert!(inference(&["backends"]).status.success());
 }
+
+#[test]
+fn a_self_test_says_what_it_found_and_an_unknown_backend_is_an_error() {
+    let output = inference(&["backends", "--self-test"]);
+    let text = stdout(&output);
+    assert!(output.status.success(), "{text}");
+    if let Some(cpu) = text.split("\n\n").find(|part| part.starts_with("cpu: available")) {
+        assert!(cpu.matches("\n  right  ").count() >= 3 && !cpu.contains("WRONG"), "{cpu}");
+    }
+    let output = inference(&["backends", "--self-test", "--backend", "nothing"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("nothing"), "{}", stderr(&output));
+}

@@ -1,8 +1,8 @@
 //! What makes models: a backend, what it runs on, and what it reads.
 
-use crate::{LoadOptions, Result, TextModel};
+use crate::{DeviceChoice, Error, LoadOptions, Result, TextModel};
 use serde::Serialize;
-use std::{fmt, path::Path};
+use std::{fmt, path::Path, time::Duration};
 
 /// An engine that can load models. Object safe; one value serves the whole process.
 pub trait Backend: Send + Sync {
@@ -23,6 +23,40 @@ pub trait Backend: Send + Sync {
     /// # Errors
     /// Whatever is wrong with the files, the options, or the device; nothing stays allocated.
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>>;
+
+    /// What a report of a fault should say of drivers and devices: lines of text.
+    fn report(&self) -> String {
+        String::new()
+    }
+
+    /// Computes on a device what a reference computes too, and compares: each check is told to `each` when it ends.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the backend has no such checks; [`Error::BackendNotAvailable`]; a device that is not
+    /// there or can't be opened. What a check finds is not an error: see [`Check::outcome`].
+    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+        let _ = (device, each);
+        Err(Error::unsupported("self-test", self.name()))
+    }
+}
+
+/// What one part of a [self-test](Backend::self_test) found.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Check {
+    /// What was computed.
+    pub name: String,
+    /// The largest distance to the reference, relative to the result's size; or what was wrong.
+    pub outcome: Result<f64>,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+impl Check {
+    /// A check that has ended.
+    pub fn new(name: impl Into<String>, outcome: Result<f64>, duration: Duration) -> Self {
+        Self { name: name.into(), outcome, duration }
+    }
 }
 
 /// Whether a backend can run here.

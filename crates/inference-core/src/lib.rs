@@ -13,7 +13,7 @@ mod quantise;
 mod registry;
 mod stream;
 
-pub use backend::{Availability, Backend, DeviceInfo, Format};
+pub use backend::{Availability, Backend, Check, DeviceInfo, Format};
 pub use discover::{Discovered, discover, discover_all};
 pub use error::{Error, Result};
 pub use model::{

@@ -16,9 +16,13 @@ pub use device::Cpu;
 pub use simd::Level;
 
 use inference_core::{
-    Availability, Backend, DeviceChoice, DeviceInfo, Error, Format, LoadOptions, Result, TextModel,
+    Availability, Backend, Check, DeviceChoice, DeviceInfo, Error, Format, LoadOptions, Result,
+    TextModel,
 };
-use inference_engine::Setup;
+use inference_engine::{
+    Setup,
+    check::{self, Tolerance},
+};
 use std::path::Path;
 
 /// The name in the registry.
@@ -58,19 +62,37 @@ impl Backend for CpuBackend {
     }
 
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
-        match &options.device {
-            None | Some(DeviceChoice::Index(0)) => {}
-            Some(DeviceChoice::Id(id)) if id == NAME => {}
-            Some(other) => {
-                let reason = format!("{other:?}; the only device of this backend is {NAME:?}");
-                return Err(Error::option("device", reason));
-            }
-        }
+        check_choice(options.device.as_ref())?;
         let threads = options.threads.unwrap_or_else(machine::cores);
         let exact = options.exact_activations;
         Ok(Box::new(inference_engine::load(path, options, setup(), move || {
             Ok(Cpu::new(threads)?.exact_activations(exact))
         })?))
+    }
+
+    fn report(&self) -> String {
+        let levels = Level::available();
+        format!("levels of instructions: {levels:?}, of which {:?} is used\n", Level::best())
+    }
+
+    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+        check_choice(device)?;
+        // Activations are rounded to 8 bits for quantised weights.
+        let tolerance = Tolerance { rounded: 1.2e-2, ..Tolerance::default() };
+        check::self_test(&Cpu::new(machine::cores())?, tolerance, each);
+        Ok(())
+    }
+}
+
+/// There is one device only.
+fn check_choice(device: Option<&DeviceChoice>) -> Result<()> {
+    match device {
+        None | Some(DeviceChoice::Index(0)) => Ok(()),
+        Some(DeviceChoice::Id(id)) if id == NAME => Ok(()),
+        Some(other) => {
+            let reason = format!("{other:?}; the only device of this backend is {NAME:?}");
+            Err(Error::option("device", reason))
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod arch;
+pub mod check;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;

@@ -7,8 +7,11 @@ use crate::{
     diagnose::{HIDING, Machine, Problem},
     hip::{DeviceInfo, Hip, HipDevice, load::LIB_DIR},
 };
-use inference_core::{Availability, Error, LoadOptions, Result, TextModel};
-use inference_engine::Setup;
+use inference_core::{Availability, Check, DeviceChoice, Error, LoadOptions, Result, TextModel};
+use inference_engine::{
+    Setup,
+    check::{self, Tolerance},
+};
 use inference_gpu::Gpu;
 use std::{env, fmt::Write as _, path::Path};
 
@@ -83,12 +86,8 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
 }
 
 pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
-    let (hip, devices) = devices().map_err(|problem| Error::BackendNotAvailable {
-        name: NAME.to_owned(),
-        reason: problem.to_string(),
-    })?;
-    let device = choose::choose(&devices, options.device.as_ref())?;
-    tracing::info!("{}", line(device));
+    let (hip, device) = chosen(options.device.as_ref())?;
+    tracing::info!("{}", line(&device));
     if device.integrated && options.device.is_none() {
         tracing::warn!("{} is part of the processor and shares its memory", device.name);
     }
@@ -104,9 +103,24 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
         step_tokens: STEP_TOKENS,
         reserve: RESERVE,
     };
-    let ordinal = device.ordinal;
-    let open = move || Gpu::new(HipDriver::open(hip, ordinal)?, STEP_TOKENS);
+    let open = move || Gpu::new(HipDriver::open(hip, device.ordinal)?, STEP_TOKENS);
     Ok(Box::new(inference_engine::load(path, options, setup, open)?))
+}
+
+pub(crate) fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+    let (hip, device) = chosen(choice)?;
+    let gpu = Gpu::new(HipDriver::open(hip, device.ordinal)?, STEP_TOKENS)?;
+    check::self_test(&gpu, Tolerance::default(), each);
+    Ok(())
+}
+
+/// HIP, and the device to use.
+fn chosen(choice: Option<&DeviceChoice>) -> Result<(&'static Hip, DeviceInfo)> {
+    let (hip, devices) = devices().map_err(|problem| Error::BackendNotAvailable {
+        name: NAME.to_owned(),
+        reason: problem.to_string(),
+    })?;
+    Ok((hip, choose::choose(&devices, choice)?.clone()))
 }
 
 /// What there is to know about HIP and its devices here, for a bug report: lines of text.

@@ -23,7 +23,9 @@ mod backend;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use driver::HipDriver;
 
-use inference_core::{Availability, Backend, DeviceInfo, Format, LoadOptions, Result, TextModel};
+use inference_core::{
+    Availability, Backend, Check, DeviceChoice, DeviceInfo, Format, LoadOptions, Result, TextModel,
+};
 use std::path::Path;
 
 /// The name in the registry.
@@ -53,11 +55,14 @@ impl Backend for RocmBackend {
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
         backend::load(path, options)
     }
-}
 
-/// What there is to know about ROCm and its devices on this machine, for a report of a fault: lines of text.
-pub fn report() -> String {
-    backend::report()
+    fn report(&self) -> String {
+        backend::report()
+    }
+
+    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+        backend::self_test(device, each)
+    }
 }
 
 /// Lets the backend compile for GPUs that its compiler may not know, in another process of this program.

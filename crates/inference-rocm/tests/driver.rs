@@ -5,15 +5,15 @@ mod common;
 
 use common::{ADD, Fake};
 use inference_core::{CacheDtype, Error, GenerateOptions, LoadOptions, TextModel};
-use inference_engine::{Setup, checkpoint::Checkpoint, weights::DType};
+use inference_engine::{
+    Setup,
+    check::{Tolerance, check_attention, check_operations, check_products},
+    checkpoint::Checkpoint,
+    weights::DType,
+};
 use inference_gpu::{Driver, Gpu, Launch, args};
 use inference_rocm::{HipDriver, compile::Compiler};
-use inference_tests::{
-    attention::check_attention,
-    devices::{Tolerance, check_operations},
-    fixtures, greedy,
-    products::check_products,
-};
+use inference_tests::{fixtures, greedy};
 
 /// Most tokens of a step.
 const STEP_TOKENS: usize = 64;
@@ -39,9 +39,9 @@ fn every_operation_agrees_with_the_reference() {
     for card in CARDS {
         let Some(fake) = playing(card) else { return };
         let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
-        check_operations(&gpu, Tolerance::default());
-        check_attention(&gpu, Tolerance::default());
-        check_products(&gpu);
+        check_operations(&gpu, Tolerance::default()).expect("is right");
+        check_attention(&gpu, Tolerance::default()).expect("is right");
+        check_products(&gpu, Tolerance::default()).expect("is right");
         drop(gpu);
         assert_eq!(fake.alive(), 0, "{card:?}");
     }

@@ -130,7 +130,7 @@ mod tests {
                 panic!("it should not run: {expected}");
             };
             assert!(reason.contains(expected), "{reason}");
-            assert!(inference_rocm::report().contains(expected));
+            assert!(RocmBackend.report().contains(expected));
             assert!(backend.devices().is_empty());
             let loaded = backend.load(&fixtures::path("llama"), &LoadOptions::default());
             assert!(
@@ -146,7 +146,7 @@ mod tests {
         let devices = backend.devices();
         assert_eq!((devices.len(), devices[0].id.as_str()), (1, "0000:03:00.0"));
         assert_eq!((devices[0].memory, devices[0].available), (1 << 30, 1 << 30));
-        assert!(inference_rocm::report().contains("rocm:0 Stand-in, gfx1100"));
+        assert!(RocmBackend.report().contains("rocm:0 Stand-in, gfx1100"));
         let options = LoadOptions::default().context_len(64).memory_limit(1 << 29);
         for id in [None, Some("rocm:0"), Some("0000:03:00.0"), Some("rocm:1")] {
             let mut options = options.clone();

@@ -20,6 +20,7 @@
 //! | feature | backend | |
 //! | --- | --- | --- |
 //! | `cpu` (default) | `cpu` | any machine |
+//! | `rocm` | `rocm` | AMD's GPUs on 64-bit x86 Linux; nothing of ROCm is needed to build |
 //! | `llama-cpp` | `llama_cpp` | llama.cpp, for GGUF files alone; needs cmake, a C++ compiler and libclang to build |
 //! | `llama-cpp-metal`, `-rocm`, `-cuda`, `-vulkan` | the same | on a GPU, by llama.cpp's own kernels |
 //! | `async` | – | [`TokenStream`] as a `futures_core::Stream` |
@@ -41,10 +42,22 @@ pub fn registry() -> &'static Registry {
         let registry = Registry::new();
         #[cfg(feature = "cpu")]
         registry.register(inference_cpu::CpuBackend);
+        #[cfg(feature = "rocm")]
+        registry.register(inference_rocm::RocmBackend);
         #[cfg(feature = "llama-cpp")]
         registry.register(inference_llama_cpp::LlamaCppBackend);
         registry
     })
+}
+
+/// Call it first in `main`, before anything is read or printed: it lets the backend `rocm` compile for cards that its
+/// compiler may not know, in another process of this program, where a crash of the compiler is an error like others. If
+/// this process was started for that, it does so and exits, and else returns at once.
+///
+/// A program that doesn't call it works as well, but refuses such cards.
+pub fn compile_if_asked() {
+    #[cfg(feature = "rocm")]
+    inference_rocm::compile_if_asked();
 }
 
 /// Adds a backend to [`registry`]; one of the same name is replaced.

@@ -2,11 +2,12 @@
 
 use super::write_json;
 use crate::{args::Backends, failure::Result, report};
-use inference::{Availability, Backend, Format};
+use inference::{Availability, Backend, Check, DeviceChoice, Format};
 use serde_json::json;
 use std::{
     io::{self, Write},
     process::ExitCode,
+    sync::Arc,
 };
 
 pub(super) fn run(args: &Backends) -> Result {
@@ -15,6 +16,9 @@ pub(super) fn run(args: &Backends) -> Result {
         report::to_stderr(format_args!("{}", inference::Error::NoBackends));
     }
     let mut out = io::stdout().lock();
+    if args.self_test {
+        return self_test(args, &mut out);
+    }
     for backend in backends {
         if args.json {
             write_json(&mut out, &object(backend.as_ref()))?;
@@ -24,6 +28,73 @@ pub(super) fn run(args: &Backends) -> Result {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The backend called `name`.
+fn named(name: &str) -> std::result::Result<Arc<dyn Backend>, inference::Error> {
+    inference::get(name).ok_or_else(|| inference::Error::BackendNotRegistered {
+        name: name.to_owned(),
+        known: inference::list(),
+    })
+}
+
+/// Tests the named backend, or all that are available.
+fn self_test(args: &Backends, out: &mut impl Write) -> Result {
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    writeln!(out, "inference {}, {os} on {arch}", env!("CARGO_PKG_VERSION"))?;
+    let backends = match &args.backend {
+        Some(name) => vec![named(name)?],
+        None => inference::registry().backends(),
+    };
+    let mut right = true;
+    for backend in backends {
+        writeln!(out)?;
+        describe(out, backend.as_ref())?;
+        for line in backend.report().lines() {
+            writeln!(out, "  {line}")?;
+        }
+        if !backend.availability().is_available() && args.device.is_none() {
+            // That it is not available is no fault, unless it was asked for.
+            right &= args.backend.is_none();
+            continue;
+        }
+        right &= test(backend.as_ref(), args.device.as_ref(), out)?;
+    }
+    out.flush()?;
+    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Whether all checks of a backend found what they should.
+fn test(
+    backend: &dyn Backend,
+    device: Option<&DeviceChoice>,
+    out: &mut impl Write,
+) -> io::Result<bool> {
+    let (mut right, mut failed) = (true, Ok(()));
+    let mut each = |check: Check| {
+        right &= check.outcome.is_ok();
+        let seconds = check.duration.as_secs_f64();
+        let line = match check.outcome {
+            Ok(worst) => format!("right  {}: at most {worst:.1e} off", check.name),
+            Err(e) => format!("WRONG  {}: {e}", check.name),
+        };
+        if failed.is_ok() {
+            failed = writeln!(out, "  {line}, {seconds:.1} s").and_then(|()| out.flush());
+        }
+    };
+    let outcome = backend.self_test(device, &mut each);
+    failed?;
+    match outcome {
+        Ok(()) => Ok(right),
+        Err(inference::Error::Unsupported { .. }) => {
+            writeln!(out, "  it has no self-test")?;
+            Ok(true)
+        }
+        Err(e) => {
+            writeln!(out, "  WRONG  {e}")?;
+            Ok(false)
+        }
+    }
 }
 
 fn object(backend: &dyn Backend) -> serde_json::Value {

@@ -1,13 +1,13 @@
 //! A device's attention against [`Naive`], over shapes that hurt, and whether its bits depend on the company.
 
-use crate::devices::{Noise, Tolerance, close, step, upload};
-use inference_core::CacheDtype;
-use inference_engine::{
+use super::{Noise, Tolerance, close, fault, step, upload};
+use crate::{
     arch::{Attention, Frequencies, Rope},
     device::{Device, Heads},
     naive::Naive,
     step::{Rotation, Step},
 };
+use inference_core::{CacheDtype, Result};
 
 /// A layer's attention, with what becomes of its heads before.
 #[derive(Debug, Clone)]
@@ -40,12 +40,12 @@ impl Case {
         seed: u64,
         blocks: usize,
         steps: &[Step],
-    ) -> Vec<[Vec<f32>; 2]> {
+    ) -> Result<Vec<[Vec<f32>; 2]>> {
         let a = &self.attention;
         let cols = a.q_cols() + 2 * a.kv_cols();
         let mut noise = Noise::new(seed);
-        let mut norm = || d.vector(&noise.numbers(a.head_dim)).expect("uploads");
-        let norms = [norm(), norm()];
+        let mut norm = || d.vector(&noise.numbers(a.head_dim));
+        let norms = [norm()?, norm()?];
         let norm = |i: usize| self.norms[i].then_some(&norms[i]);
         let ropes = [500.0, 10_000.0].map(|theta| Rope {
             frequencies: Frequencies::Fixed(Frequencies::plain(theta, self.rotated)),
@@ -53,19 +53,19 @@ impl Case {
         });
         let rope = (self.rotated > 0).then_some(1);
         let heads = Heads { attention: a, q_norm: norm(0), k_norm: norm(1), eps: 1e-6, rope };
-        let mut cache = d.cache(&[a.clone(), a.clone()], blocks, self.dtype).expect("fits");
-        let mut run = |step: &Step| {
+        let mut cache = d.cache(&[a.clone(), a.clone()], blocks, self.dtype)?;
+        let mut run = |step: &Step| -> Result<_> {
             let seeds = step.spans.iter().flat_map(|s| {
                 let token = |r: usize| seed + 7 * u64::from(step.positions[r]);
                 s.rows.clone().map(move |r| token(r) + (u64::from(s.blocks[0]) << 32))
             });
             let qkv: Vec<f32> = seeds.flat_map(|seed| Noise::new(seed).numbers(cols)).collect();
             let rotations = ropes.clone().map(|r| Rotation::new(&r, step));
-            let step = d.begin(step, &rotations).expect("begins");
-            let qkv = upload(d, &qkv, cols);
-            let q = d.append(&qkv, &heads, &mut cache, 1, &step).expect("appends");
-            let y = d.attend(&q, &cache, 1, a, &step).expect("attends");
-            [q, y].map(|x| d.read(x).expect("reads"))
+            let step = d.begin(step, &rotations)?;
+            let qkv = upload(d, &qkv, cols)?;
+            let q = d.append(&qkv, &heads, &mut cache, 1, &step)?;
+            let y = d.attend(&q, &cache, 1, a, &step)?;
+            Ok([d.read(q)?, d.read(y)?])
         };
         steps.iter().map(&mut run).collect()
     }
@@ -73,10 +73,12 @@ impl Case {
 
 /// Checks attention: ragged batches, chunks, norms and rotations, windows, caps, grouped heads, every type of cache.
 ///
-/// # Panics
-/// Where the device is further from the reference than the tolerance.
-pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
-    let block = device.block_len();
+/// Gives the largest distance to the reference.
+///
+/// # Errors
+/// Where the device is further from the reference than the tolerance; its own.
+pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) -> Result<f64> {
+    let (block, mut worst) = (device.block_len(), 0.0_f64);
     for shape in [(1, 1, 16), (4, 2, 20), (6, 2, 64), (9, 3, 33), (8, 1, 256)] {
         for (i, (window, softcap)) in
             [(None, None), (Some(1), None), (Some(block + 5), Some(3.0)), (Some(100), None)]
@@ -91,17 +93,13 @@ pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
                 let many = 200usize.div_ceil(block) as u32;
                 let long: Vec<u32> = (0..many).map(|b| 2 * b + 1).collect();
                 let short: Vec<u32> = (0..many).rev().map(|b| 2 * b).collect();
-                check_case(
-                    device,
-                    tolerance,
-                    &case,
-                    2 * many as usize + 2,
-                    &[
-                        step(&[(70, 0, &long, 0), (3, 0, &short, 0)]),
-                        step(&[(1, 70, &long, 1), (block, 3, &short, 0)]),
-                        step(&[(1, 3 + block, &short, 0), (110, 71, &long, 0)]),
-                    ],
-                );
+                let steps = [
+                    step(&[(70, 0, &long, 0), (3, 0, &short, 0)]),
+                    step(&[(1, 70, &long, 1), (block, 3, &short, 0)]),
+                    step(&[(1, 3 + block, &short, 0), (110, 71, &long, 0)]),
+                ];
+                let blocks = 2 * many as usize + 2;
+                worst = worst.max(check_case(device, tolerance, &case, blocks, &steps)?);
             }
         }
     }
@@ -113,8 +111,9 @@ pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) {
         let many = 800usize.div_ceil(block) as u32;
         let blocks: Vec<u32> = (0..many).map(|b| b ^ 1).collect();
         let steps = [step(&[(700, 0, &blocks, 0)]), step(&[(9, 700, &blocks, 0)])];
-        check_case(device, tolerance, &case, many as usize + 1, &steps);
+        worst = worst.max(check_case(device, tolerance, &case, many as usize + 1, &steps)?);
     }
+    Ok(worst)
 }
 
 /// Runs `steps` on the device and on the reference, and compares what each gives.
@@ -124,23 +123,27 @@ fn check_case<D: Device>(
     case: &Case,
     blocks: usize,
     steps: &[Step],
-) {
+) -> Result<f64> {
+    let mut worst = 0.0_f64;
     let rounded = if case.dtype == CacheDtype::F32 { tolerance.exact } else { tolerance.rounded };
     let reference = &Naive { block_len: device.block_len() };
-    let pairs =
-        case.run(device, 2, blocks, steps).into_iter().zip(case.run(reference, 2, blocks, steps));
+    let got = case.run(device, 2, blocks, steps)?;
+    let pairs = got.into_iter().zip(case.run(reference, 2, blocks, steps)?);
     for (i, ([q, y], [want_q, want_y])) in pairs.enumerate() {
-        close(&format!("queries of {case:?}, step {i}"), q, want_q, tolerance.exact);
-        close(&format!("attention of {case:?}, step {i}"), y, want_y, rounded);
+        let queries = format!("queries of {case:?}, step {i}");
+        worst = worst.max(close(&queries, &q, &want_q, tolerance.exact)?);
+        let attention = format!("attention of {case:?}, step {i}");
+        worst = worst.max(close(&attention, &y, &want_y, rounded)?);
     }
+    Ok(worst)
 }
 
 /// Checks that a token's attention has the same bits whether its sequence comes at once, in chunks or token by token,
 /// alone or among others; gives the bits, so that devices can be compared.
 ///
-/// # Panics
-/// Where it has not.
-pub fn check_attention_is_independent<D: Device>(device: &D) -> Vec<u32> {
+/// # Errors
+/// Where it has not; the device's own.
+pub fn check_attention_is_independent<D: Device>(device: &D) -> Result<Vec<u32>> {
     let block = device.block_len();
     let many = 1000usize.div_ceil(block) as u32;
     let (ours, others) = ((0..many).collect::<Vec<_>>(), (many..2 * many).collect::<Vec<_>>());
@@ -152,22 +155,26 @@ pub fn check_attention_is_independent<D: Device>(device: &D) -> Vec<u32> {
     ] {
         let mut case = Case::new(shape, window, None, dtype);
         case.rotated = 4;
-        let run = |steps: &[Step]| {
-            let outputs = case.run(device, 5, 2 * many as usize, steps);
+        let run = |steps: &[Step]| -> Result<Vec<u32>> {
+            let outputs = case.run(device, 5, 2 * many as usize, steps)?;
             let last = &outputs[steps.len() - 1][1];
             let row = &last[last.len() - case.attention.q_cols()..];
-            row.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
+            Ok(row.iter().map(|x| x.to_bits()).collect())
         };
         let n = 901;
-        let whole = run(&[step(&[(n, 0, &ours, 0)])]);
-        let decoded = run(&[step(&[(n - 1, 0, &ours, 0)]), step(&[(1, n - 1, &ours, 0)])]);
-        assert!(whole == decoded, "{case:?}: alone in a step");
+        let whole = run(&[step(&[(n, 0, &ours, 0)])])?;
+        let decoded = run(&[step(&[(n - 1, 0, &ours, 0)]), step(&[(1, n - 1, &ours, 0)])])?;
+        if whole != decoded {
+            return fault(format!("{case:?}: other bits alone in a step"));
+        }
         let chunks: Vec<_> = (0..n)
             .step_by(211)
             .map(|i| step(&[(3, i / 70, &others, 0), (211.min(n - i), i, &ours, 0)]))
             .collect();
-        assert!(whole == run(&chunks), "{case:?}: in chunks, among others");
+        if whole != run(&chunks)? {
+            return fault(format!("{case:?}: other bits in chunks, among others"));
+        }
         bits.extend(whole);
     }
-    bits
+    Ok(bits)
 }

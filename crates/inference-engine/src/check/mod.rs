@@ -1,0 +1,156 @@
+//! Is a device right? Every operation against [`Naive`](crate::naive::Naive), over shapes that hurt, and whether bits depend on the company.
+//!
+//! The tests of every device run this, and `inference backends --self-test` does on the device of whoever has one.
+
+mod attention;
+mod operations;
+mod products;
+
+pub use attention::{check_attention, check_attention_is_independent};
+pub use operations::{check_operations, check_rows_are_independent};
+pub use products::check_products;
+
+use crate::{
+    device::Device,
+    step::Step,
+    weights::{DType, Matrix, RawTensor},
+};
+use half::{bf16, f16};
+use inference_core::{Check, Error, Result};
+use std::time::Instant;
+
+/// All checks of a device, each told to `each` when it ends.
+pub fn self_test<D: Device>(device: &D, tolerance: Tolerance, each: &mut dyn FnMut(Check)) {
+    let mut run = |name: &str, check: &dyn Fn() -> Result<f64>| {
+        let start = Instant::now();
+        let outcome = check();
+        each(Check::new(name, outcome, start.elapsed()));
+    };
+    run("operations", &|| check_operations(device, tolerance));
+    run("products of every form of weights", &|| check_products(device, tolerance));
+    run("attention", &|| check_attention(device, tolerance));
+}
+
+/// Numbers that look random and are the same in every run, about normal.
+#[derive(Debug, Clone)]
+pub struct Noise(u64);
+
+impl Noise {
+    /// A sequence of its own for each seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number from 0 to 2³² − 1 (xorshift64*).
+    pub fn bits(&mut self) -> u32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
+    }
+
+    /// A number around 0 with deviation 1.
+    pub fn number(&mut self) -> f32 {
+        let sum: f64 = (0..12).map(|_| f64::from(self.bits()) / f64::from(u32::MAX)).sum();
+        (sum - 6.0) as f32
+    }
+
+    /// `n` numbers.
+    pub fn numbers(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.number()).collect()
+    }
+
+    /// A matrix of `dtype`.
+    pub fn matrix(&mut self, dtype: DType, shape: &[usize]) -> Matrix {
+        let numbers = self.numbers(shape.iter().product());
+        raw(dtype, shape, &numbers).into()
+    }
+}
+
+/// A tensor that holds `numbers`, rounded to `dtype`.
+pub fn raw(dtype: DType, shape: &[usize], numbers: &[f32]) -> RawTensor {
+    let bytes: Vec<u8> = match dtype {
+        DType::F32 => numbers.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::F16 => numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+        _ => numbers.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes()).collect(),
+    };
+    RawTensor { dtype, shape: shape.to_vec(), bytes: bytes.into() }
+}
+
+/// `‖a − b‖ / ‖b‖`
+pub fn distance(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len(), "lengths differ");
+    let square = |x: f64| x * x;
+    let error: f64 = a.iter().zip(b).map(|(a, b)| square(f64::from(*a) - f64::from(*b))).sum();
+    let norm: f64 = b.iter().map(|b| square(f64::from(*b))).sum();
+    if error == 0.0 { 0.0 } else { (error / norm).sqrt() }
+}
+
+/// How far a device may be from the reference, as [`distance`].
+#[derive(Debug, Clone, Copy)]
+pub struct Tolerance {
+    /// Where everything is computed in f32: other orders of sums.
+    pub exact: f64,
+    /// Where activations are rounded to 16 bits, for weights that are.
+    pub rounded: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { exact: 2e-6, rounded: 6e-3 }
+    }
+}
+
+/// The distance, if it is within the tolerance.
+fn close(what: &str, got: &[f32], want: &[f32], tolerance: f64) -> Result<f64> {
+    if got.len() != want.len() {
+        return fault(format!("{what}: {} numbers instead of {}", got.len(), want.len()));
+    }
+    let distance = distance(got, want);
+    if distance <= tolerance {
+        return Ok(distance);
+    }
+    fault(format!("{what}: {distance:.1e} from the reference, more than {tolerance:.1e}"))
+}
+
+fn fault<T>(what: String) -> Result<T> {
+    Err(Error::Device { reason: what })
+}
+
+/// Puts `data` on a device as `[rows, cols]`, by way of an embedding.
+fn upload<D: Device>(device: &D, data: &[f32], cols: usize) -> Result<D::Tensor> {
+    let rows = data.len() / cols;
+    let table = device.load_linear(&[raw(DType::F32, &[rows, cols], data).into()], None)?;
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    let mut step = Step::default();
+    step.push(&tokens, 0, rows, &[], 0);
+    device.embed(&table, 1.0, &device.begin(&step, &[])?)
+}
+
+/// A step of spans `(new tokens, tokens before, blocks, wanted rows)`.
+fn step(spans: &[(usize, usize, &[u32], usize)]) -> Step {
+    let mut step = Step::default();
+    for &(new, past, blocks, wanted) in spans {
+        let tokens: Vec<u32> = (0..new as u32).collect();
+        step.push(&tokens, past, past + new, blocks, wanted);
+    }
+    step
+}
+
+/// Runs `f` on the device and on the reference, and widens the worst distance to theirs.
+macro_rules! both {
+    ($worst:ident, $what:expr, $device:expr, $tolerance:expr, |$d:ident| $body:expr) => {{
+        let got = {
+            let $d = $device;
+            let x = $body;
+            $d.read(x)?
+        };
+        let want = {
+            let $d = &Naive { block_len: $device.block_len() };
+            let x = $body;
+            $d.read(x)?
+        };
+        $worst = $worst.max(close($what.as_ref(), &got, &want, $tolerance)?);
+    }};
+}
+use both;
