@@ -141,6 +141,19 @@ fn check_case<D: Device>(
 /// # Panics
 /// Where it has not.
 pub fn check_attention_is_independent<D: Device>(device: &D) -> Vec<u32> {
+    independent(device, false)
+}
+
+/// The same for a device that has one way for tokens that come one by one, and another for those that come together: in
+/// each, the bits are the same in any company.
+///
+/// # Panics
+/// Where they are not.
+pub fn check_each_way_of_attention_is_independent<D: Device>(device: &D) {
+    independent(device, true);
+}
+
+fn independent<D: Device>(device: &D, two_ways: bool) -> Vec<u32> {
     let block = device.block_len();
     let many = 1000usize.div_ceil(block) as u32;
     let (ours, others) = ((0..many).collect::<Vec<_>>(), (many..2 * many).collect::<Vec<_>>());
@@ -161,12 +174,18 @@ pub fn check_attention_is_independent<D: Device>(device: &D) -> Vec<u32> {
         let n = 901;
         let whole = run(&[step(&[(n, 0, &ours, 0)])]);
         let decoded = run(&[step(&[(n - 1, 0, &ours, 0)]), step(&[(1, n - 1, &ours, 0)])]);
-        assert!(whole == decoded, "{case:?}: alone in a step");
-        let chunks: Vec<_> = (0..n)
-            .step_by(211)
-            .map(|i| step(&[(3, i / 70, &others, 0), (211.min(n - i), i, &ours, 0)]))
-            .collect();
-        assert!(whole == run(&chunks), "{case:?}: in chunks, among others");
+        let chunks = |n: usize| -> Vec<Step> {
+            let chunk = |i| step(&[(3, i / 70, &others, 0), (211.min(n - i), i, &ours, 0)]);
+            (0..n).step_by(211).map(chunk).collect()
+        };
+        if two_ways {
+            let mut steps = chunks(n - 1);
+            steps.push(step(&[(40, 9, &others, 0), (1, n - 1, &ours, 0)]));
+            assert!(decoded == run(&steps), "{case:?}: alone, among others");
+        } else {
+            assert!(whole == decoded, "{case:?}: alone in a step");
+        }
+        assert!(whole == run(&chunks(n)), "{case:?}: in chunks, among others");
         bits.extend(whole);
     }
     bits

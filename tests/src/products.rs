@@ -78,28 +78,23 @@ pub fn check_products<D: Device>(device: &D) {
             close(&format!("{name} with {what}"), got.clone(), want.clone(), ROUNDED);
         }
         let few = run(120, 8);
-        let widths = [outputs, outputs, outputs / 2];
-        for (i, n) in widths.into_iter().enumerate() {
+        let some = |first, count| (first, count, run(first, count));
+        let of_many = [some(50, 9), some(3, 33), some(60, 73)];
+        let of_few = [some(120, 1), some(123, 2), some(125, 3)];
+        for (i, n) in [outputs, outputs, outputs / 2].into_iter().enumerate() {
             let rows = |all: &[Vec<f32>; 3], first: usize, rows: usize| {
                 all[i][first * n..][..rows * n].to_vec()
             };
             let want = rows(&reference, 120, 8);
             close(&format!("{} of 8 rows with {what}", names[i]), few[i].clone(), want, ROUNDED);
-            for (first, count) in [(50, 9), (3, 33), (70, 63)] {
-                let some = run(first, count);
-                assert!(
-                    some[i] == rows(&many, first, count),
-                    "{} with {what}: {count} rows from {first} on have other bits",
-                    names[i]
-                );
-            }
-            for (first, count) in [(120, 1), (123, 2), (125, 3)] {
-                let some = run(first, count);
-                assert!(
-                    some[i] == rows(&few, first - 120, count),
-                    "{} with {what}: {count} rows from {first} on have other bits",
-                    names[i]
-                );
+            for (company, begin, all) in [(&of_many, 0, &many), (&of_few, 120, &few)] {
+                for (first, count, got) in company {
+                    assert!(
+                        got[i] == rows(all, first - begin, *count),
+                        "{} with {what}: {count} rows from {first} on have other bits",
+                        names[i]
+                    );
+                }
             }
         }
     }
