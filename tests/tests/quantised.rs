@@ -66,8 +66,8 @@ fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
         let cpu = cpu.exact_activations(true);
         check(&cpu, &format!("{name} on exact cpu {level:?}"), path, prompt, CLOSE);
     }
-    for (arch, order) in gpu::KINDS {
-        let Some(gpu) = gpu::playing(arch, order) else { return };
+    let (arch, order) = gpu::kind_for(name);
+    if let Some(gpu) = gpu::playing(arch, order) {
         check(&gpu, &format!("{name} on {arch}"), path, prompt, CLOSE);
     }
 }

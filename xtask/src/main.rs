@@ -2,6 +2,7 @@
 
 mod bench;
 mod fixtures;
+mod kernels;
 mod kl;
 mod limits;
 mod make_model;
@@ -32,6 +33,8 @@ enum Task {
     ToGguf(gguf::Args),
     /// List the fixtures and verify them
     Fixtures(fixtures::Args),
+    /// Compile all GPU kernels for all AMD architectures, and see that none spills
+    Kernels(kernels::Args),
     /// Check the rules of the repository
     Tidy,
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::MakeModel(args) => make_model::run(&args),
         Task::ToGguf(args) => gguf::run(&args),
         Task::Fixtures(args) => fixtures::run(&args),
+        Task::Kernels(args) => kernels::run(&args),
         Task::Tidy => tidy::run(),
     };
     match done {

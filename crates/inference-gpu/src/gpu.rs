@@ -85,7 +85,7 @@ impl<D: Driver> Gpu<D> {
 
     /// Room for `[rows, cols]` activations.
     pub(crate) fn tensor(&self, rows: usize, cols: usize) -> Result<Tensor<D>> {
-        if rows.checked_mul(cols).is_none_or(|n| n > u32::MAX as usize) {
+        if rows.checked_mul(cols).is_none_or(|n| n > i32::MAX as usize) {
             let reason = format!("activations [{rows}, {cols}]; run fewer tokens in a step");
             return Err(Error::Device { reason });
         }

@@ -12,7 +12,7 @@ use inference_engine::arch::Activation;
 /// Rows of activations that the kernels for few rows take at a time.
 const FEW: [usize; 4] = [1, 2, 4, 8];
 
-/// The most of them; more are multiplied by matrix instructions, whose sums have another order (decision 0022).
+/// The most of them; more are multiplied by matrix instructions, whose sums have another order (decision 0020).
 const MOST: usize = FEW[FEW.len() - 1];
 
 /// Outputs of a block of the kernels for many rows, `[rows, columns]`, and its threads; the same as in `gemm.h`.

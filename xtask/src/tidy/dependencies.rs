@@ -30,7 +30,10 @@ const OURS: [(&str, &[&str]); 12] = [
         ],
     ),
     ("inference-cli", &["inference"]),
-    ("xtask", &["inference", "inference-text", "inference-engine", "inference-cpu"]),
+    (
+        "xtask",
+        &["inference", "inference-text", "inference-engine", "inference-cpu", "inference-gpu"],
+    ),
 ];
 
 /// May depend on everything: the crate of tests over all of ours.

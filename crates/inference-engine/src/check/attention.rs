@@ -144,6 +144,19 @@ fn check_case<D: Device>(
 /// # Errors
 /// Where it has not; the device's own.
 pub fn check_attention_is_independent<D: Device>(device: &D) -> Result<Vec<u32>> {
+    independent(device, false)
+}
+
+/// The same for a device that has one way for tokens that come one by one, and another for those that come together: in
+/// each, the bits are the same in any company.
+///
+/// # Errors
+/// Where they are not; the device's own.
+pub fn check_each_way_of_attention_is_independent<D: Device>(device: &D) -> Result<()> {
+    independent(device, true).map(drop)
+}
+
+fn independent<D: Device>(device: &D, two_ways: bool) -> Result<Vec<u32>> {
     let block = device.block_len();
     let many = 1000usize.div_ceil(block) as u32;
     let (ours, others) = ((0..many).collect::<Vec<_>>(), (many..2 * many).collect::<Vec<_>>());
@@ -164,14 +177,21 @@ pub fn check_attention_is_independent<D: Device>(device: &D) -> Result<Vec<u32>>
         let n = 901;
         let whole = run(&[step(&[(n, 0, &ours, 0)])])?;
         let decoded = run(&[step(&[(n - 1, 0, &ours, 0)]), step(&[(1, n - 1, &ours, 0)])])?;
-        if whole != decoded {
+        let chunks = |n: usize| -> Vec<Step> {
+            let chunk = |i| step(&[(3, i / 70, &others, 0), (211.min(n - i), i, &ours, 0)]);
+            (0..n).step_by(211).map(chunk).collect()
+        };
+        let same = if two_ways {
+            let mut steps = chunks(n - 1);
+            steps.push(step(&[(40, 9, &others, 0), (1, n - 1, &ours, 0)]));
+            decoded == run(&steps)?
+        } else {
+            whole == decoded
+        };
+        if !same {
             return fault(format!("{case:?}: other bits alone in a step"));
         }
-        let chunks: Vec<_> = (0..n)
-            .step_by(211)
-            .map(|i| step(&[(3, i / 70, &others, 0), (211.min(n - i), i, &ours, 0)]))
-            .collect();
-        if whole != run(&chunks)? {
+        if whole != run(&chunks(n))? {
             return fault(format!("{case:?}: other bits in chunks, among others"));
         }
         bits.extend(whole);

@@ -6,7 +6,9 @@ mod attention;
 mod operations;
 mod products;
 
-pub use attention::{check_attention, check_attention_is_independent};
+pub use attention::{
+    check_attention, check_attention_is_independent, check_each_way_of_attention_is_independent,
+};
 pub use operations::{check_operations, check_rows_are_independent};
 pub use products::check_products;
 
@@ -29,6 +31,9 @@ pub fn self_test<D: Device>(device: &D, tolerance: Tolerance, each: &mut dyn FnM
     run("operations", &|| check_operations(device, tolerance));
     run("products of every form of weights", &|| check_products(device, tolerance));
     run("attention", &|| check_attention(device, tolerance));
+    run("attention in any company", &|| {
+        check_each_way_of_attention_is_independent(device).map(|()| 0.0)
+    });
 }
 
 /// Numbers that look random and are the same in every run, about normal.

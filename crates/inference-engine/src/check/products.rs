@@ -84,30 +84,22 @@ pub fn check_products<D: Device>(device: &D, tolerance: Tolerance) -> Result<f64
             worst = worst.max(close(&format!("{name} with {what}"), got, want, tolerance.rounded)?);
         }
         let few = run(120, 8)?;
-        let widths = [outputs, outputs, outputs / 2];
-        for (i, n) in widths.into_iter().enumerate() {
+        let some = |first, count| -> Result<_> { Ok((first, count, run(first, count)?)) };
+        let of_many = [some(50, 9)?, some(3, 33)?, some(60, 73)?];
+        let of_few = [some(120, 1)?, some(123, 2)?, some(125, 3)?];
+        for (i, n) in [outputs, outputs, outputs / 2].into_iter().enumerate() {
             let rows = |all: &[Vec<f32>; 3], first: usize, rows: usize| {
                 all[i][first * n..][..rows * n].to_vec()
             };
             let want = rows(&reference, 120, 8);
             let name = format!("{} of 8 rows with {what}", names[i]);
             worst = worst.max(close(&name, &few[i], &want, tolerance.rounded)?);
-            let other = |rows: usize, first: usize| {
-                fault(format!(
-                    "{} with {what}: {rows} rows from {first} on have other bits",
-                    names[i]
-                ))
-            };
-            for (first, count) in [(50, 9), (3, 33), (70, 63)] {
-                let some = run(first, count)?;
-                if some[i] != rows(&many, first, count) {
-                    return other(count, first);
-                }
-            }
-            for (first, count) in [(120, 1), (123, 2), (125, 3)] {
-                let some = run(first, count)?;
-                if some[i] != rows(&few, first - 120, count) {
-                    return other(count, first);
+            for (company, begin, all) in [(&of_many, 0, &many), (&of_few, 120, &few)] {
+                for (first, count, got) in company {
+                    if got[i] != rows(all, first - begin, *count) {
+                        let which = format!("{count} rows from {first} on");
+                        return fault(format!("{} with {what}: {which} have other bits", names[i]));
+                    }
                 }
             }
         }
