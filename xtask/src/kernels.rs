@@ -3,7 +3,15 @@
 use crate::{Result, root};
 use clap::Args as ClapArgs;
 use inference_gpu::{Module, Target};
-use std::{collections::BTreeMap, fmt::Write, fs, path::Path, process::Command};
+use std::{
+    collections::BTreeMap,
+    fmt::Write,
+    fs,
+    path::Path,
+    process::Command,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
 
 /// Architectures, and the lanes of their waves.
 const ARCHITECTURES: [(&str, u32); 12] = [
@@ -30,15 +38,35 @@ const TABLE: &str = "docs/kernels.md";
 /// Compile all GPU kernels with clang.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// A clang that knows AMD GPUs, 19 or newer, with its lld
-    #[arg(long, default_value = "clang-22")]
-    clang: String,
-    /// The readelf of the same LLVM
-    #[arg(long, default_value = "llvm-readelf-22")]
-    readelf: String,
+    /// The version of clang, 19 or newer; its lld and its llvm-readelf must be there too. Default: the newest there is
+    #[arg(long, value_name = "VERSION")]
+    clang: Option<u32>,
     /// Only these architectures; the table is not written then
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     arch: Vec<String>,
+    /// Do not write the table, which depends on the version of clang
+    #[arg(long)]
+    check: bool,
+}
+
+/// Versions of clang that know all architectures and may be there.
+const CLANGS: std::ops::RangeInclusive<u32> = 19..=29;
+
+/// The newest clang that is installed with its tools.
+fn newest() -> Result<u32> {
+    let runs = |program: String| {
+        Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
+    };
+    let whole = |v: &u32| {
+        ["clang", "ld.lld", "llvm-readelf"].iter().all(|program| runs(format!("{program}-{v}")))
+    };
+    CLANGS.rev().find(whole).ok_or_else(|| {
+        format!(
+            "no clang of version {} or newer is here with lld and llvm; on Debian: \
+             apt-get install clang-19 lld-19 llvm-19",
+            CLANGS.start()
+        )
+    })
 }
 
 /// What a kernel takes.
@@ -53,10 +81,11 @@ struct Takes {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let dir = std::env::temp_dir().join(format!("inference-kernels-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let done = compile_all(args, &dir);
+    let clang = args.clang.map_or_else(newest, Ok)?;
+    let done = compile_all(clang, &args.arch, &dir);
     let _ = fs::remove_dir_all(&dir);
     let (table, faults) = done?;
-    if args.arch.is_empty() {
+    if args.arch.is_empty() && !args.check {
         let path = root().join(TABLE);
         fs::write(&path, page(&table)).map_err(|e| format!("{}: {e}", path.display()))?;
         println!("{TABLE} is written");
@@ -70,16 +99,35 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 /// By kernel, then by architecture.
 type Table = BTreeMap<String, BTreeMap<&'static str, Takes>>;
 
-fn compile_all(args: &Args, dir: &Path) -> Result<(Table, Vec<String>)> {
-    let (mut table, mut faults) = (Table::new(), Vec::new());
-    for (arch, wave) in ARCHITECTURES {
-        if !args.arch.is_empty() && !args.arch.iter().any(|a| a == arch) {
-            continue;
+fn compile_all(clang: u32, archs: &[String], dir: &Path) -> Result<(Table, Vec<String>)> {
+    let wanted = |arch: &str| archs.is_empty() || archs.iter().any(|a| a == arch);
+    if let Some(unknown) = archs.iter().find(|a| ARCHITECTURES.iter().all(|(arch, _)| arch != a)) {
+        return Err(format!("{unknown} is not in the table"));
+    }
+    let wanted: Vec<_> = ARCHITECTURES.into_iter().filter(|(arch, _)| wanted(arch)).collect();
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<Vec<_>> {
+        let mut done = Vec::new();
+        while let Some(&(arch, wave)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let target = Target::new(arch, wave, 1, SHARED);
+            println!("clang-{clang}, {arch}: waves of {wave}, {:?}", target.matrix);
+            let mut kernels = Vec::new();
+            for module in Module::all() {
+                kernels.push((module, compile(clang, dir, &target, module)?));
+            }
+            done.push((arch, kernels));
         }
-        let target = Target::new(arch, wave, 1, SHARED);
-        println!("{arch}: waves of {wave}, {:?}", target.matrix);
-        for module in Module::all() {
-            for (name, takes) in compile(args, dir, &target, module)? {
+        Ok(done)
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let done: Result<Vec<_>> = thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        all.into_iter().map(|t| t.join().map_err(|_| "a thread panicked".to_owned())?).collect()
+    });
+    let (mut table, mut faults) = (Table::new(), Vec::new());
+    for (arch, kernels) in done?.into_iter().flatten() {
+        for (module, kernels) in kernels {
+            for (name, takes) in kernels {
                 let bits = match module {
                     Module::AffineGemv(bits) | Module::AffineGemm(bits) => format!(" {bits} bits"),
                     _ => String::new(),
@@ -96,14 +144,14 @@ fn compile_all(args: &Args, dir: &Path) -> Result<(Table, Vec<String>)> {
 }
 
 fn compile(
-    args: &Args,
+    clang: u32,
     dir: &Path,
     target: &Target,
     module: Module,
 ) -> Result<Vec<(String, Takes)>> {
-    let (source, code) = (dir.join("kernel.hip"), dir.join("kernel.co"));
+    let (source, code) = ["hip", "co"].map(|end| dir.join(format!("{}.{end}", target.arch))).into();
     fs::write(&source, module.source()).map_err(|e| format!("{}: {e}", source.display()))?;
-    let mut command = Command::new(&args.clang);
+    let mut command = Command::new(format!("clang-{clang}"));
     command
         .args(["-x", "hip", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpulib"])
         .args(["-nogpuinc", "-O3", "-std=c++17", "-ffp-contract=fast", "-c"])
@@ -115,15 +163,13 @@ fn compile(
     }
     output(command.arg("-o").args([&code, &source]))
         .map_err(|e| format!("{module} for {}: {e}", target.arch))?;
-    Ok(read(&output(Command::new(&args.readelf).arg("--notes").arg(&code))?))
+    Ok(read(&output(Command::new(format!("llvm-readelf-{clang}")).arg("--notes").arg(&code))?))
 }
 
 /// What a command says, or why it failed.
 fn output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|e| {
-        format!("{program}: {e}; install it, or name another with --clang and --readelf")
-    })?;
+    let output = command.output().map_err(|e| format!("{program}: {e}"))?;
     if !output.status.success() {
         return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));
     }

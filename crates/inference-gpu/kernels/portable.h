@@ -156,7 +156,7 @@ DEV float max_f(float a, float b) { return a > b ? a : b; }
 DEV u32 min_u(u32 a, u32 b) { return a < b ? a : b; }
 DEV float tanh_f(float x) {
   float a = x < 0 ? -x : x;
-  float t = 1.0f - 2.0f / (exp_f(2.0f * (a < 20.0f ? a : 20.0f)) + 1.0f);
+  float t = 1.0f - 2.0f / (exp_f(2.0f * (a > 20.0f ? 20.0f : a)) + 1.0f);
   return x < 0 ? -t : t;
 }
 // 1: SiLU; 2: GELU by its approximation with tanh. See `Activation`.

@@ -69,10 +69,11 @@ impl<D: Driver> Gpu<D> {
             Ok([self.keep(bytes)?, self.keep(bytes)?])
         };
         let cache = Cache { layers: layers.iter().map(layer).collect::<Result<_>>()?, stored };
-        // All that is known of the model's steps: room for the largest, with some activations alive at the same time.
-        self.activations.reserve(self.step_tokens * self.widest.get() * 3)?;
+        // All that is known of the model's steps: room for the largest, with some activations alive at the same
+        // time, and what attention of few queries keeps of long texts.
+        self.activations.reserve(self.step_rows * self.widest.get() * 3 + PARTIAL)?;
         let heads = layers.iter().map(|a| a.heads).max().unwrap_or(0);
-        self.count(self.step_tokens * heads)?;
+        self.count(self.step_rows * heads)?;
         Ok(cache)
     }
 

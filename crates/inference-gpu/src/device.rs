@@ -78,7 +78,13 @@ impl<D: Driver> Device for Gpu<D> {
     fn memory(&self) -> Memory {
         // Nothing is freed while a model is there, so what is held is the most that was.
         let active = self.held.get() + self.parameters.held() + self.activations.held();
-        let available = self.driver.memory().map_or(0, |m| m.free);
+        let available = self.driver.memory().map_or_else(
+            |e| {
+                tracing::warn!("the device does not say how much memory is free: {e}");
+                0
+            },
+            |m| m.free,
+        );
         Memory { active, peak: active, available }
     }
 

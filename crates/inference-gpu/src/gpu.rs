@@ -24,8 +24,8 @@ pub struct Gpu<D: Driver> {
     pub(crate) kernels: Kernels<D>,
     pub(crate) parameters: Rc<Arena<D>>,
     pub(crate) activations: Rc<Arena<D>>,
-    /// Most tokens of a step.
-    pub(crate) step_tokens: usize,
+    /// Most rows of a step.
+    pub(crate) step_rows: usize,
     /// Bytes of matrices and caches.
     pub(crate) held: Rc<Cell<u64>>,
     /// Most bytes that a token's widest activations took in any matrix that was loaded.
@@ -55,12 +55,13 @@ impl<D: Driver> Tensor<D> {
 }
 
 impl<D: Driver> Gpu<D> {
-    /// A device on `driver`, whose steps have at most `step_tokens` tokens: for so many is memory set aside when a model
+    /// A device on `driver`, whose steps have at most `step_rows` rows, prompt tokens and decoding sequences
+    /// together: for so many is memory set aside when a model
     /// has been loaded. Compiles what every model needs.
     ///
     /// # Errors
     /// A kernel that can't be compiled; the driver's own.
-    pub fn new(driver: D, step_tokens: usize) -> Result<Self> {
+    pub fn new(driver: D, step_rows: usize) -> Result<Self> {
         let driver = Rc::new(driver);
         let kernels = Kernels::new(driver.clone());
         for module in [Module::Elementwise, Module::Embed, Module::Attend, Module::Flash] {
@@ -71,7 +72,7 @@ impl<D: Driver> Gpu<D> {
             parameters: Arena::new(driver.clone(), PARAMETERS),
             activations: Arena::new(driver.clone(), ACTIVATIONS),
             driver,
-            step_tokens,
+            step_rows,
             held: Rc::default(),
             widest: Cell::new(0),
             counters: RefCell::new(None),

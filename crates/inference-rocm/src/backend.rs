@@ -103,7 +103,8 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
         step_tokens: STEP_TOKENS,
         reserve: RESERVE,
     };
-    let open = move || Gpu::new(HipDriver::open(hip, device.ordinal)?, STEP_TOKENS);
+    let rows = STEP_TOKENS + options.parallel_slots.unwrap_or(SLOTS);
+    let open = move || Gpu::new(HipDriver::open(hip, device.ordinal)?, rows);
     Ok(Box::new(inference_engine::load(path, options, setup, open)?))
 }
 

@@ -100,6 +100,12 @@ fn check_elementwise<D: Device>(device: &D, tolerance: f64, noise: &mut Noise) -
         both!(worst, format!("softcap {shape}"), device, tolerance, |d| {
             d.softcap(upload(d, &x, cols)?, 0.7)?
         });
+        let mut bad = x.clone();
+        bad[0] = f32::NAN;
+        let capped = device.read(device.softcap(upload(device, &bad, cols)?, 0.7)?)?;
+        if !capped[0].is_nan() || capped[1..].iter().any(|x| x.is_nan()) {
+            return fault(format!("softcap {shape}: what is no number does not stay so"));
+        }
         for activation in [Activation::Silu, Activation::GeluTanh] {
             both!(worst, format!("gate {activation:?} {shape}"), device, tolerance, |d| {
                 d.gate(&upload(d, &x, cols)?, activation)?
