@@ -81,7 +81,7 @@ pub struct Nvrtc {
 #[non_exhaustive]
 pub enum NvrtcError {
     /// The library is nowhere, or can't be opened.
-    #[error("{}", missing(.place, .cuda, .reason))]
+    #[error("{}", missing(.place, *.cuda, .reason))]
     Missing {
         /// What [`PLACE`] says, if it is set.
         place: Option<PathBuf>,
@@ -117,21 +117,22 @@ pub enum NvrtcError {
     Zero,
 }
 
-fn missing(place: &Option<PathBuf>, cuda: &u32, reason: &Option<String>) -> String {
+fn missing(place: &Option<PathBuf>, cuda: u32, reason: &Option<String>) -> String {
     let because = reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    if let Some(place) = place {
-        let place = place.display();
-        return format!(
-            "there is no NVRTC at {PLACE}={place}{because}: unset it, or set it to the folder of {}",
-            file(*cuda)
-        );
+    // Version 12 serves later drivers as well, and still compiles for old cards.
+    let major = cuda.clamp(OLDEST, 12);
+    let file = file(major);
+    match place {
+        Some(place) => format!(
+            "there is no NVRTC for this driver at {PLACE}={}{because}: unset it, or set it to the folder of {file}",
+            place.display()
+        ),
+        None => format!(
+            "NVRTC, CUDA's run-time compiler ({file}), is not installed{because}: run `pip install \
+             nvidia-cuda-nvrtc-cu{major}` and set {PLACE} (or LD_LIBRARY_PATH) to its folder \
+             `nvidia/cuda_nvrtc/lib`, or install the system's package, such as `libnvrtc{major}` or `cuda-nvrtc`"
+        ),
     }
-    format!(
-        "NVRTC, CUDA's run-time compiler ({}), is not installed{because}: run `pip install nvidia-cuda-nvrtc-cu{cuda}` \
-         and set {PLACE} (or LD_LIBRARY_PATH) to its folder `nvidia/cuda_nvrtc/lib`, or install your system's package of it, such as \
-         `libnvrtc{cuda}` or `cuda-nvrtc`",
-        file(*cuda)
-    )
 }
 
 fn log_of(log: &str) -> String {

@@ -45,12 +45,13 @@ fn the_driver_s_version_is_tried_first_and_a_later_one_never() {
 #[test]
 fn what_is_missing_is_said_with_what_to_install() {
     let missing = |place: Option<&str>| {
-        NvrtcError::Missing { place: place.map(PathBuf::from), cuda: 12, reason: None }.to_string()
+        NvrtcError::Missing { place: place.map(PathBuf::from), cuda: 13, reason: None }.to_string()
     };
     for word in ["`pip install nvidia-cuda-nvrtc-cu12`", "LD_LIBRARY_PATH", PLACE, "`libnvrtc12`"] {
         assert!(missing(None).contains(word), "{word}");
     }
-    assert!(missing(Some("/there")).contains("no NVRTC at INFERENCE_CUDA_NVRTC=/there"));
+    let there = missing(Some("/there"));
+    assert!(there.contains("no NVRTC for this driver at INFERENCE_CUDA_NVRTC=/there"), "{there}");
 }
 
 #[test]
