@@ -44,7 +44,7 @@ const ONLY: [(&str, &[&str]); 4] = [
     ("candle", &["inference-metal"]),
     ("cudarc", &["inference-cuda"]),
     // In inference-gpu for the kernels that tests compile for the CPU.
-    ("libloading", &["inference-rocm", "inference-gpu"]),
+    ("libloading", &["inference-rocm", "inference-cuda", "inference-gpu"]),
     ("llama-cpp", &["inference-llama-cpp"]),
 ];
 

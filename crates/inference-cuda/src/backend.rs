@@ -1,0 +1,155 @@
+//! What the backend says of this machine.
+
+#[cfg(target_os = "linux")]
+use crate::diagnose::Machine;
+use crate::{
+    Cuda, CudaDriver, Device, NAME, choose,
+    diagnose::{HIDING, Problem},
+    driver::GRAPH,
+    nvrtc::{Nvrtc, PLACE},
+};
+use inference_core::{Availability, Error, LoadOptions, Result, TextModel};
+use inference_engine::Setup;
+use inference_gpu::Gpu;
+use std::{env, fmt::Write as _, path::Path};
+
+/// Sequences at once: a decoding step reads every weight anyway, and a card has arithmetic to spare.
+const SLOTS: usize = 32;
+
+/// Prompt tokens of a step: enough that products are bound by arithmetic on a large card.
+const STEP_TOKENS: usize = 512;
+
+/// Bytes for activations and code, and for the desktop: a full card can stop it.
+const RESERVE: u64 = 1 << 30;
+
+/// Variables that change what CUDA or this backend does, for a report.
+const TELLING: [&str; 6] = [
+    "CUDA_DEVICE_ORDER",
+    "CUDA_LAUNCH_BLOCKING",
+    "CUDA_MODULE_LOADING",
+    "LD_LIBRARY_PATH",
+    PLACE,
+    GRAPH,
+];
+
+/// CUDA and its devices, or the first thing that is wrong.
+///
+/// What the kernel says comes first, so that a machine without NVIDIA's hardware opens no library.
+fn devices() -> Result<(Cuda, Vec<Device>), Problem> {
+    #[cfg(target_os = "linux")]
+    let driver = {
+        let machine = Machine::this();
+        if let Some(problem) = machine.problem() {
+            return Err(problem);
+        }
+        machine.driver
+    };
+    #[cfg(not(target_os = "linux"))]
+    let driver = None;
+    let is_set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let cuda = Cuda::open().map_err(|error| Problem::of_opening(error, driver, &is_set))?;
+    match Device::all(cuda) {
+        Ok(devices) if !devices.is_empty() => Ok((cuda, devices)),
+        Ok(_) => Err(Problem::of_nothing(&is_set)),
+        Err(error) => Err(Problem::of_error(error, &is_set)),
+    }
+}
+
+/// Whether there is a device that is chosen by itself, and a compiler for it.
+pub(crate) fn availability() -> Availability {
+    match usable() {
+        Ok(()) => Availability::Available,
+        Err(problem) => Availability::Unavailable(problem.to_string()),
+    }
+}
+
+fn usable() -> Result<(), Problem> {
+    let (cuda, devices) = devices()?;
+    let Some(best) = choose::best(&devices) else {
+        return devices.first().and_then(choose::too_old).map_or(Err(Problem::NotSeen), Err);
+    };
+    let nvrtc = Nvrtc::open(cuda.version.0)?;
+    nvrtc.arch_for(best.arch())?;
+    Ok(())
+}
+
+/// The devices, in CUDA's order.
+pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
+    let Ok((_, devices)) = devices() else { return Vec::new() };
+    let info = |device: &Device| {
+        let (free, total) = device.memory().unwrap_or((0, device.memory));
+        let (major, minor) = device.capability;
+        let name = format!("{} (compute capability {major}.{minor})", device.name);
+        inference_core::DeviceInfo::new(choose::stable_id(device), name, total, free)
+    };
+    devices.iter().map(info).collect()
+}
+
+pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+    let unavailable = |problem: Problem| Error::BackendNotAvailable {
+        name: NAME.to_owned(),
+        reason: problem.to_string(),
+    };
+    let (cuda, devices) = devices().map_err(unavailable)?;
+    let device = choose::choose(&devices, options.device.as_ref())?.clone();
+    let nvrtc = Nvrtc::open(cuda.version.0).map_err(|error| unavailable(error.into()))?;
+    tracing::info!("{}", line(&device));
+    let setup = Setup {
+        backend: NAME,
+        device: device.name.clone(),
+        slots: SLOTS,
+        step_tokens: STEP_TOKENS,
+        reserve: RESERVE,
+    };
+    let open = move || Gpu::new(CudaDriver::open(cuda, &device, nvrtc)?, STEP_TOKENS);
+    Ok(Box::new(inference_engine::load(path, options, setup, open)?))
+}
+
+/// What there is to know about CUDA and its devices here, for a bug report: lines of text.
+pub(crate) fn report() -> String {
+    let mut text = String::new();
+    #[cfg(target_os = "linux")]
+    let _ = writeln!(text, "{:?}", Machine::this());
+    match devices() {
+        Ok((cuda, devices)) => {
+            let _ = writeln!(text, "driver of CUDA {}.{}", cuda.version.0, cuda.version.1);
+            match Nvrtc::open(cuda.version.0) {
+                Ok(nvrtc) => {
+                    let (major, minor) = nvrtc.version;
+                    let _ = writeln!(text, "NVRTC {major}.{minor} at {}", nvrtc.path.display());
+                }
+                Err(error) => {
+                    let _ = writeln!(text, "{error}");
+                }
+            }
+            for device in &devices {
+                let _ = writeln!(text, "{}", line(device));
+            }
+        }
+        Err(problem) => {
+            let _ = writeln!(text, "{problem}");
+        }
+    }
+    for name in TELLING.iter().chain(&HIDING) {
+        if let Ok(value) = env::var(name) {
+            let _ = writeln!(text, "{name}={value}");
+        }
+    }
+    text
+}
+
+/// A device, for a log or a report.
+fn line(device: &Device) -> String {
+    let integrated = if device.integrated { ", integrated" } else { "" };
+    format!(
+        "cuda:{} {}, compute capability {}.{}, {}, {}, {} multiprocessors, {:.1} GiB{integrated}",
+        device.ordinal,
+        device.name,
+        device.capability.0,
+        device.capability.1,
+        device.pci,
+        device.uuid,
+        device.multiprocessors,
+        device.memory as f64 / f64::from(1 << 30),
+    )
+}

@@ -1,0 +1,61 @@
+use super::*;
+
+#[test]
+fn a_device_is_compiled_for_or_else_the_one_before_it() {
+    let known = [50, 61, 75, 80, 90];
+    for (arch, expected) in [
+        (90, Some("sm_90")),
+        (61, Some("sm_61")),
+        (89, Some("compute_80")),
+        (120, Some("compute_90")),
+        (37, None),
+    ] {
+        assert_eq!(arch_for(&known, arch).as_deref(), expected, "{arch}");
+    }
+    assert_eq!(arch_for(&[], 90), None);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_driver_s_version_is_tried_first_and_a_later_one_never() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let packages = dir.path().join("lib/python3.11/site-packages/nvidia/cuda_nvrtc/lib");
+    fs::create_dir_all(&packages).expect("it can be made");
+    for major in [11, 12, 13] {
+        fs::write(packages.join(file(major)), "").expect("it can be written");
+    }
+    let environment = |name: &str| (name == "VIRTUAL_ENV").then(|| dir.path().to_owned());
+    let found = candidates(12, &environment);
+    let expected = [
+        PathBuf::from("libnvrtc.so.12"),
+        packages.join("libnvrtc.so.12"),
+        PathBuf::from("libnvrtc.so.11"),
+        packages.join("libnvrtc.so.11"),
+    ];
+    let found: Vec<_> = found.into_iter().filter(|p| !p.starts_with("/usr/local/cuda")).collect();
+    assert_eq!(found, expected);
+
+    let folder = |name: &str| (name == PLACE).then(|| packages.clone());
+    assert_eq!(candidates(11, &folder), [packages.join("libnvrtc.so.11")]);
+    let file = packages.join("libnvrtc.so.13");
+    let file_alone = |name: &str| (name == PLACE).then(|| packages.join("libnvrtc.so.13"));
+    assert_eq!(candidates(12, &file_alone), [file], "whoever names a file gets it");
+}
+
+#[test]
+fn what_is_missing_is_said_with_what_to_install() {
+    let missing = |place: Option<&str>| {
+        NvrtcError::Missing { place: place.map(PathBuf::from), cuda: 13, reason: None }.to_string()
+    };
+    for word in ["`pip install nvidia-cuda-nvrtc-cu12`", "LD_LIBRARY_PATH", PLACE, "`libnvrtc12`"] {
+        assert!(missing(None).contains(word), "{word}");
+    }
+    let there = missing(Some("/there"));
+    assert!(there.contains("no NVRTC for this driver at INFERENCE_CUDA_NVRTC=/there"), "{there}");
+}
+
+#[test]
+fn a_file_that_is_no_library_is_refused() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    assert!(Nvrtc::open_at(file.path()).is_err());
+}

@@ -1,0 +1,56 @@
+//! The CUDA backend: NVIDIA's GPUs through the driver alone, which is opened at run time, with kernels that NVRTC compiles
+//! for the card that is there. It builds on every machine, with no toolkit; where it can't run, its availability says why
+//! and what to do.
+
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod backend;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod choose;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod diagnose;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod driver;
+
+#[cfg(not(any(target_os = "linux", target_os = "windows")))]
+#[path = "elsewhere.rs"]
+mod backend;
+
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+pub use driver::{Buffer, Cuda, CudaDriver, CudaError, Device, Graph, Kernel, OpenError, nvrtc};
+
+use inference_core::{Availability, Backend, DeviceInfo, Format, LoadOptions, Result, TextModel};
+use std::path::Path;
+
+/// The name in the registry.
+const NAME: &str = "cuda";
+
+/// The backend `cuda`: NVIDIA's GPUs on Linux and Windows.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CudaBackend;
+
+impl Backend for CudaBackend {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn availability(&self) -> Availability {
+        backend::availability()
+    }
+
+    fn reads(&self, format: Format) -> bool {
+        matches!(format, Format::Safetensors | Format::Gguf)
+    }
+
+    fn devices(&self) -> Vec<DeviceInfo> {
+        backend::list()
+    }
+
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+        backend::load(path, options)
+    }
+}
+
+/// What there is to know about CUDA and its devices on this machine, for a report of a fault: lines of text.
+pub fn report() -> String {
+    backend::report()
+}
