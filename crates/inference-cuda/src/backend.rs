@@ -8,8 +8,11 @@ use crate::{
     driver::GRAPH,
     nvrtc::{Nvrtc, PLACE},
 };
-use inference_core::{Availability, Error, LoadOptions, Result, TextModel};
-use inference_engine::Setup;
+use inference_core::{Availability, Check, DeviceChoice, Error, LoadOptions, Result, TextModel};
+use inference_engine::{
+    Setup,
+    check::{self, Tolerance},
+};
 use inference_gpu::Gpu;
 use std::{env, fmt::Write as _, path::Path};
 
@@ -86,13 +89,7 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
 }
 
 pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
-    let unavailable = |problem: Problem| Error::BackendNotAvailable {
-        name: NAME.to_owned(),
-        reason: problem.to_string(),
-    };
-    let (cuda, devices) = devices().map_err(unavailable)?;
-    let device = choose::choose(&devices, options.device.as_ref())?.clone();
-    let nvrtc = Nvrtc::open(cuda.version.0).map_err(|error| unavailable(error.into()))?;
+    let (cuda, device, nvrtc) = chosen(options.device.as_ref())?;
     tracing::info!("{}", line(&device));
     let setup = Setup {
         backend: NAME,
@@ -101,8 +98,28 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
         step_tokens: STEP_TOKENS,
         reserve: RESERVE,
     };
-    let open = move || Gpu::new(CudaDriver::open(cuda, &device, nvrtc)?, STEP_TOKENS);
+    let rows = STEP_TOKENS + options.parallel_slots.unwrap_or(SLOTS);
+    let open = move || Gpu::new(CudaDriver::open(cuda, &device, nvrtc)?, rows);
     Ok(Box::new(inference_engine::load(path, options, setup, open)?))
+}
+
+pub(crate) fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+    let (cuda, device, nvrtc) = chosen(choice)?;
+    let gpu = Gpu::new(CudaDriver::open(cuda, &device, nvrtc)?, STEP_TOKENS)?;
+    check::self_test(&gpu, Tolerance::default(), each);
+    Ok(())
+}
+
+/// CUDA, the device to use, and the compiler.
+fn chosen(choice: Option<&DeviceChoice>) -> Result<(Cuda, Device, &'static Nvrtc)> {
+    let unavailable = |problem: Problem| Error::BackendNotAvailable {
+        name: NAME.to_owned(),
+        reason: problem.to_string(),
+    };
+    let (cuda, devices) = devices().map_err(unavailable)?;
+    let device = choose::choose(&devices, choice)?.clone();
+    let nvrtc = Nvrtc::open(cuda.version.0).map_err(|error| unavailable(error.into()))?;
+    Ok((cuda, device, nvrtc))
 }
 
 /// What there is to know about CUDA and its devices here, for a bug report: lines of text.

@@ -18,7 +18,9 @@ mod backend;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 pub use driver::{Buffer, Cuda, CudaDriver, CudaError, Device, Graph, Kernel, OpenError, nvrtc};
 
-use inference_core::{Availability, Backend, DeviceInfo, Format, LoadOptions, Result, TextModel};
+use inference_core::{
+    Availability, Backend, Check, DeviceChoice, DeviceInfo, Format, LoadOptions, Result, TextModel,
+};
 use std::path::Path;
 
 /// The name in the registry.
@@ -48,9 +50,12 @@ impl Backend for CudaBackend {
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
         backend::load(path, options)
     }
-}
 
-/// What there is to know about CUDA and its devices on this machine, for a report of a fault: lines of text.
-pub fn report() -> String {
-    backend::report()
+    fn report(&self) -> String {
+        backend::report()
+    }
+
+    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+        backend::self_test(device, each)
+    }
 }

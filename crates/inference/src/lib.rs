@@ -21,6 +21,7 @@
 //! | --- | --- | --- |
 //! | `cpu` (default) | `cpu` | any machine |
 //! | `rocm` | `rocm` | AMD's GPUs on 64-bit x86 Linux; nothing of ROCm is needed to build |
+//! | `cuda` | `cuda` | NVIDIA's GPUs on Linux and Windows; no toolkit is needed to build |
 //! | `llama-cpp` | `llama_cpp` | llama.cpp, for GGUF files alone; needs cmake, a C++ compiler and libclang to build |
 //! | `llama-cpp-metal`, `-rocm`, `-cuda`, `-vulkan` | the same | on a GPU, by llama.cpp's own kernels |
 //! | `async` | – | [`TokenStream`] as a `futures_core::Stream` |
@@ -44,6 +45,8 @@ pub fn registry() -> &'static Registry {
         registry.register(inference_cpu::CpuBackend);
         #[cfg(feature = "rocm")]
         registry.register(inference_rocm::RocmBackend);
+        #[cfg(feature = "cuda")]
+        registry.register(inference_cuda::CudaBackend);
         #[cfg(feature = "llama-cpp")]
         registry.register(inference_llama_cpp::LlamaCppBackend);
         registry
