@@ -26,7 +26,9 @@ const STEP_TOKENS: usize = 512;
 const RESERVE: u64 = 1 << 30;
 
 /// Variables that change what CUDA or this backend does, for a report.
-const TELLING: [&str; 6] = [
+const TELLING: [&str; 8] = [
+    HIDING,
+    "NVIDIA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
     "CUDA_LAUNCH_BLOCKING",
     "CUDA_MODULE_LOADING",
@@ -147,7 +149,7 @@ pub(crate) fn report() -> String {
             let _ = writeln!(text, "{problem}");
         }
     }
-    for name in TELLING.iter().chain(&HIDING) {
+    for name in TELLING {
         if let Ok(value) = env::var(name) {
             let _ = writeln!(text, "{name}={value}");
         }

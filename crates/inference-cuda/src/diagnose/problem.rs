@@ -2,14 +2,15 @@
 
 use crate::driver::{CudaError, OpenError, nvrtc::NvrtcError};
 
-/// Variables that hide devices.
-pub(crate) const HIDING: [&str; 2] = ["CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
+/// The variable that hides devices.
+pub(crate) const HIDING: &str = "CUDA_VISIBLE_DEVICES";
 
 /// The least compute capability: the kernels' products of bytes (`dp4a`) came with it.
 pub(crate) const LEAST: (u32, u32) = (6, 1);
 
 /// Why there is no device to run on. `docs/nvidia-gpus.md` has each, with more to try.
 #[derive(Debug, Clone, thiserror::Error)]
+#[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "some are what Linux alone tells"))]
 pub(crate) enum Problem {
     #[error("there is no NVIDIA GPU in this machine")]
     NoCard,
@@ -57,10 +58,9 @@ pub(crate) enum Problem {
     OldDriver((u32, u32)),
 
     #[error(
-        "CUDA sees no GPU, and {} is set: unset it, or set it to a device that `nvidia-smi -L` lists",
-        .variables.join(" and ")
+        "CUDA sees no GPU, and {HIDING}={value} is set: unset it, or set it to a device that `nvidia-smi -L` lists"
     )]
-    Hidden { variables: Vec<String> },
+    Hidden { value: String },
 
     #[error("CUDA sees no GPU: run `nvidia-smi`, which should say why")]
     NotSeen,
@@ -106,9 +106,7 @@ impl Problem {
 
     /// What it means that CUDA shows no device.
     pub(crate) fn of_nothing(is_set: &dyn Fn(&str) -> Option<String>) -> Self {
-        let words = |name: &&str| is_set(name).map(|value| format!("{name}={value}"));
-        let variables: Vec<_> = HIDING.iter().filter_map(words).collect();
-        if variables.is_empty() { Self::NotSeen } else { Self::Hidden { variables } }
+        is_set(HIDING).map_or(Self::NotSeen, |value| Self::Hidden { value })
     }
 
     /// What it means that CUDA does not start.
@@ -140,19 +138,19 @@ impl Problem {
 mod tests {
     use super::*;
 
-    fn of(code: u32, set: &[&str]) -> String {
+    fn of(code: u32, set: bool) -> String {
         let (call, name, text) = ("cuInit", "CUDA_ERROR_X".to_owned(), "x".to_owned());
         let error = OpenError::Refused(CudaError::Call { call, code, name, text });
-        let is_set = |name: &str| set.contains(&name).then(|| "7".to_owned());
+        let is_set = |name: &str| (set && name == HIDING).then(|| "7".to_owned());
         Problem::of_opening(error, None, &is_set).to_string()
     }
 
     #[test]
     fn a_variable_that_hides_the_card_is_named() {
         for code in [100, 101] {
-            let hidden = of(code, &["CUDA_VISIBLE_DEVICES"]);
+            let hidden = of(code, true);
             assert!(hidden.contains("CUDA_VISIBLE_DEVICES=7 is set: unset it"), "{hidden}");
-            assert!(of(code, &[]).contains("run `nvidia-smi`"));
+            assert!(of(code, false).contains("run `nvidia-smi`"));
         }
     }
 
@@ -166,7 +164,7 @@ mod tests {
             (999, "nvidia-modprobe"),
             (1, "dmesg"),
         ] {
-            let sentence = of(code, &HIDING);
+            let sentence = of(code, true);
             assert!(
                 sentence.contains(word) && sentence.contains("cuInit: CUDA_ERROR_X"),
                 "{sentence}"

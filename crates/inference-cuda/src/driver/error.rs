@@ -40,6 +40,7 @@ pub enum CudaError {
 /// What helps against an error, where that is known.
 fn advice(code: &u32) -> &'static str {
     match code {
+        2 => "; close other programs that use the GPU",
         46 => {
             "; another program has the GPU for itself, or its compute mode forbids computing: see `nvidia-smi`"
         }
@@ -102,7 +103,9 @@ mod tests {
             let (name, text) = ("CUDA_ERROR_X".to_owned(), "x".to_owned());
             inference_core::Error::from(CudaError::Call { call: "cuX", code, name, text })
         };
-        for (code, word) in [(222, "install NVRTC"), (700, "restart it"), (46, "compute mode")] {
+        for (code, word) in
+            [(222, "install NVRTC"), (700, "restart it"), (46, "compute mode"), (2, "close other")]
+        {
             assert!(error(code).to_string().contains(word), "{code}: {}", error(code));
         }
         assert!(error(1).to_string().ends_with("cuX: CUDA_ERROR_X (1): x"));
