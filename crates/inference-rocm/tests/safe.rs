@@ -308,6 +308,15 @@ fn code_for_another_card_is_refused() {
 }
 
 #[test]
+fn code_of_a_newer_compiler_is_loaded() {
+    let Some(fake) = Fake::new() else { return };
+    fake.set("newer_triple", 1);
+    let device = fake.device();
+    let result = everything(&device, &code(&device)).expect("it is for this card");
+    assert_eq!(result[1], 3.0);
+}
+
+#[test]
 fn a_device_is_described() {
     let Some(fake) = Fake::new() else { return };
     fake.set("devices", 2);

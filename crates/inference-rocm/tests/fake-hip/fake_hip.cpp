@@ -320,7 +320,8 @@ struct Pack {
 
 static string metadata(const std::vector<Described>& kernels, const string& target) {
     Pack pack;
-    pack.map(2).text("amdhsa.target").text("amdgcn-amd-amdhsa--" + target).text("amdhsa.kernels").list(kernels.size());
+    string triple = setting("newer_triple", 0) ? "amdgcn-amd-amdhsa-unknown-" : "amdgcn-amd-amdhsa--";
+    pack.map(2).text("amdhsa.target").text(triple + target).text("amdhsa.kernels").list(kernels.size());
     for (auto& kernel : kernels) {
         pack.map(5).text(".name").text(kernel.name);
         pack.text(".group_segment_fixed_size").number(0).text(".private_segment_fixed_size").number(0);
