@@ -5,7 +5,7 @@ use inference_core::{DeviceChoice, Error, Result};
 
 /// The device that `choice` names, or else the best.
 ///
-/// A name is `rocm:0` or `0` (its place in the list), `GPU-` with its UUID, or its PCI address; each may have `rocm:` before
+/// A name is `rocm:0` or `0` (its place in HIP's order), `GPU-` with its UUID, or its PCI address; each may have `rocm:` before
 /// it. By itself a card is chosen, or a processor's GPU that is made to compute if there is none, and of several the one
 /// with the most compute units, then the most memory.
 ///
@@ -54,8 +54,8 @@ pub(crate) fn only_integrated(devices: &[DeviceInfo]) -> String {
 
 fn named<'a>(devices: &'a [DeviceInfo], id: &str) -> Option<&'a DeviceInfo> {
     let id = id.strip_prefix("rocm:").unwrap_or(id);
-    if let Ok(index) = id.parse::<usize>() {
-        return devices.get(index);
+    if let Ok(ordinal) = id.parse::<i32>() {
+        return devices.iter().find(|d| d.ordinal == ordinal);
     }
     let is_pci = |d: &DeviceInfo| !d.pci.is_empty() && d.pci.eq_ignore_ascii_case(id);
     let is_uuid = |d: &DeviceInfo| d.uuid.as_ref().is_some_and(|u| u.eq_ignore_ascii_case(id));
@@ -133,6 +133,14 @@ mod tests {
             let error = chosen(&all, Some(DeviceChoice::Id(id.to_owned()))).expect_err(id);
             assert!(matches!(error, Error::InvalidOption { option: "device", .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_device_keeps_its_place_beside_one_that_cannot_be_used() {
+        let second = [device(1, "gfx1100", 48, false)];
+        assert_eq!(chosen(&second, Some(DeviceChoice::Id("rocm:1".to_owned()))).ok(), Some(1));
+        assert!(chosen(&second, Some(DeviceChoice::Id("rocm:0".to_owned()))).is_err());
+        assert_eq!(chosen(&second, Some(DeviceChoice::Index(0))).ok(), Some(1), "of the list");
     }
 
     #[test]

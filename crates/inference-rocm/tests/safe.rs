@@ -7,8 +7,8 @@ use common::{ADD, Fake};
 use inference_rocm::{
     compile::Compiler,
     hip::{
-        HipDevice, HipError, HipEvent, HipFunction, HipGraph, HipModule, HipSlice, HipStream, Kind,
-        LaunchConfig, LoadError,
+        DeviceInfo, HipDevice, HipError, HipEvent, HipFunction, HipGraph, HipModule, HipSlice,
+        HipStream, Kind, LaunchConfig, LoadError,
         sys::{self, Runtime},
     },
 };
@@ -321,11 +321,26 @@ fn a_device_is_described() {
     let Some(fake) = Fake::new() else { return };
     fake.set("devices", 2);
     fake.arch("gfx90a:sramecc+:xnack-");
-    let all = inference_rocm::hip::DeviceInfo::all(fake.open().expect("it is whole"));
+    let all = DeviceInfo::all(fake.open().expect("it is whole"));
     let all = all.expect("no fault was set");
     assert_eq!(all.len(), 2);
     assert_eq!(all[1].pci, "0000:04:00.0");
     assert_eq!(all[1].uuid.as_deref(), Some("GPU-0011223344556601"));
     assert_eq!((all[0].arch(), all[0].compute_units(), all[0].wave), ("gfx90a", 48, 32));
     assert_eq!(sys::code::NO_DEVICE, 100);
+}
+
+#[test]
+fn a_device_that_cannot_be_described_does_not_hide_the_others() {
+    let Some(fake) = Fake::new() else { return };
+    fake.set("devices", 2);
+    let hip = fake.open().expect("it is whole");
+    fake.fail("hipDeviceTotalMem", 0, 1);
+    let all = DeviceInfo::all(hip).expect("one is well");
+    assert_eq!(all.iter().map(|device| device.ordinal).collect::<Vec<_>>(), [1]);
+    // The first fails by one call, the second by another.
+    fake.fail("hipDeviceTotalMem", 0, 1);
+    fake.fail("hipDeviceGetName", 0, 1);
+    let error = DeviceInfo::all(hip).expect_err("none is well");
+    assert!(error.to_string().contains("hipDeviceTotalMem"), "{error}");
 }
