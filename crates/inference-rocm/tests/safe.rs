@@ -138,6 +138,18 @@ fn a_lost_device_says_so_for_ever() {
 }
 
 #[test]
+fn asking_for_memory_does_not_swallow_a_failed_release() {
+    let Some(fake) = Fake::new() else { return };
+    let device = fake.device();
+    fake.fail("hipFree", 0, 1);
+    drop(HipSlice::<u32>::new(&device, 1).expect("it fits"));
+    device.memory().expect("it is known all the same");
+    let error = device.synchronize().expect_err("a release failed");
+    assert!(matches!(error, HipError::Release(_)), "{error}");
+    device.synchronize().expect("it was told once");
+}
+
+#[test]
 fn memory_that_runs_out_is_told_in_bytes() {
     let Some(fake) = Fake::new() else { return };
     fake.set("memory", 1 << 20);
