@@ -81,7 +81,7 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
         let (free, total) = memory.unwrap_or((0, device.memory));
         let integrated = if device.integrated { ", integrated" } else { "" };
         let name = format!("{} ({}{integrated})", device.name, device.arch());
-        inference_core::DeviceInfo::new(choose::stable_id(device), name, total, free)
+        inference_core::DeviceInfo::new(choose::stable_id(device, &devices), name, total, free)
     };
     devices.iter().map(info).collect()
 }
