@@ -25,11 +25,12 @@ const STEP_TOKENS: usize = 512;
 const RESERVE: u64 = 1 << 30;
 
 /// Variables that change what HIP does, for a report.
-const TELLING: [&str; 7] = [
+const TELLING: [&str; 8] = [
     "HSA_OVERRIDE_GFX_VERSION",
     "HSA_ENABLE_SDMA",
     "HSA_XNACK",
     "HIPRTC_COMPILE_OPTIONS_APPEND",
+    "HIPRTC_LINK_OPTIONS_APPEND",
     "AMD_SERIALIZE_KERNEL",
     "GPU_MAX_HW_QUEUES",
     "HIP_LAUNCH_BLOCKING",
@@ -80,7 +81,7 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
         let (free, total) = memory.unwrap_or((0, device.memory));
         let integrated = if device.integrated { ", integrated" } else { "" };
         let name = format!("{} ({}{integrated})", device.name, device.arch());
-        inference_core::DeviceInfo::new(choose::stable_id(device), name, total, free)
+        inference_core::DeviceInfo::new(choose::stable_id(device, &devices), name, total, free)
     };
     devices.iter().map(info).collect()
 }

@@ -5,7 +5,7 @@ use inference_core::{DeviceChoice, Error, Result};
 
 /// The device that `choice` names, or else the best.
 ///
-/// A name is `rocm:0` or `0` (its place in the list), `GPU-` with its UUID, or its PCI address; each may have `rocm:` before
+/// A name is `rocm:0` or `0` (its place in HIP's order), `GPU-` with its UUID, or its PCI address; each may have `rocm:` before
 /// it. By itself a card is chosen, or a processor's GPU that is made to compute if there is none, and of several the one
 /// with the most compute units, then the most memory.
 ///
@@ -27,11 +27,13 @@ pub(crate) fn choose<'a>(
     }
 }
 
-/// What [`DeviceChoice::Id`] finds again after a restart: the PCI address, else the UUID, else the place.
-pub(crate) fn stable_id(device: &DeviceInfo) -> String {
-    let place = || format!("rocm:{}", device.ordinal);
-    let pci = Some(&device.pci).filter(|pci| !pci.is_empty()).cloned();
-    pci.or_else(|| device.uuid.clone()).unwrap_or_else(place)
+/// What [`DeviceChoice::Id`] finds again after a restart: the PCI address, else the UUID, else the place. Partitions of a
+/// card share an address, and some cards a UUID: what more than one of `all` has is passed over.
+pub(crate) fn stable_id(device: &DeviceInfo, all: &[DeviceInfo]) -> String {
+    let is_own = |id: &String| named(all, id).is_some_and(|found| found.ordinal == device.ordinal);
+    let pci = Some(device.pci.clone()).filter(is_own);
+    let uuid = || device.uuid.clone().filter(is_own);
+    pci.or_else(uuid).unwrap_or_else(|| format!("rocm:{}", device.ordinal))
 }
 
 /// The device that is chosen by itself, if any is.
@@ -45,7 +47,7 @@ pub(crate) fn best(devices: &[DeviceInfo]) -> Option<&DeviceInfo> {
 /// The sentence for a machine whose only devices are none to choose unasked.
 pub(crate) fn only_integrated(devices: &[DeviceInfo]) -> String {
     let first = devices.first();
-    let (name, id) = first.map(|d| (d.name.as_str(), stable_id(d))).unwrap_or_default();
+    let (name, id) = first.map(|d| (d.name.as_str(), stable_id(d, devices))).unwrap_or_default();
     format!(
         "the only AMD GPU is one inside the processor ({name}), which is hardly faster than the processor itself: \
          use the backend cpu, or name the device {id} to use it all the same"
@@ -54,8 +56,8 @@ pub(crate) fn only_integrated(devices: &[DeviceInfo]) -> String {
 
 fn named<'a>(devices: &'a [DeviceInfo], id: &str) -> Option<&'a DeviceInfo> {
     let id = id.strip_prefix("rocm:").unwrap_or(id);
-    if let Ok(index) = id.parse::<usize>() {
-        return devices.get(index);
+    if let Ok(ordinal) = id.parse::<i32>() {
+        return devices.iter().find(|d| d.ordinal == ordinal);
     }
     let is_pci = |d: &DeviceInfo| !d.pci.is_empty() && d.pci.eq_ignore_ascii_case(id);
     let is_uuid = |d: &DeviceInfo| d.uuid.as_ref().is_some_and(|u| u.eq_ignore_ascii_case(id));
@@ -65,7 +67,8 @@ fn named<'a>(devices: &'a [DeviceInfo], id: &str) -> Option<&'a DeviceInfo> {
 }
 
 fn no_device(devices: &[DeviceInfo], id: &str) -> Error {
-    let known: Vec<_> = devices.iter().map(|d| format!("{} ({})", stable_id(d), d.name)).collect();
+    let known: Vec<_> =
+        devices.iter().map(|d| format!("{} ({})", stable_id(d, devices), d.name)).collect();
     let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
     Error::option("device", format!("no AMD GPU {id:?}; there are {known}"))
 }
@@ -126,7 +129,7 @@ mod tests {
                 Some(ordinal),
                 "{id}"
             );
-            let id = stable_id(&all[ordinal as usize]);
+            let id = stable_id(&all[ordinal as usize], &all);
             assert_eq!(chosen(&all, Some(DeviceChoice::Id(id))).ok(), Some(ordinal));
         }
         for id in ["2", "rocm:", "", "GPU-", "cuda:0", "0000:02:00.0"] {
@@ -136,10 +139,31 @@ mod tests {
     }
 
     #[test]
+    fn a_device_keeps_its_place_beside_one_that_cannot_be_used() {
+        let second = [device(1, "gfx1100", 48, false)];
+        assert_eq!(chosen(&second, Some(DeviceChoice::Id("rocm:1".to_owned()))).ok(), Some(1));
+        assert!(chosen(&second, Some(DeviceChoice::Id("rocm:0".to_owned()))).is_err());
+        assert_eq!(chosen(&second, Some(DeviceChoice::Index(0))).ok(), Some(1), "of the list");
+    }
+
+    #[test]
     fn a_uuid_of_two_cards_names_neither() {
         let mut all = [device(0, "gfx1100", 48, false), device(1, "gfx1100", 48, false)];
         all[1].uuid = all[0].uuid.clone();
         let uuid = all[0].uuid.clone().expect("it has one");
         assert!(chosen(&all, Some(DeviceChoice::Id(uuid))).is_err());
+    }
+
+    #[test]
+    fn a_stable_id_names_one_device() {
+        let ids = |all: &[DeviceInfo]| all.iter().map(|d| stable_id(d, all)).collect::<Vec<_>>();
+        let mut all = [device(0, "gfx942", 38, false), device(1, "gfx942", 38, false)];
+        assert_eq!(ids(&all), ["0000:00:00.0", "0000:01:00.0"]);
+        all[1].pci = all[0].pci.clone();
+        assert_eq!(ids(&all), ["GPU-0000000000000000", "GPU-0000000000000001"]);
+        all[1].uuid = all[0].uuid.clone();
+        assert_eq!(ids(&all), ["rocm:0", "rocm:1"]);
+        all[1].pci = String::new();
+        assert_eq!(ids(&all), ["0000:00:00.0", "rocm:1"]);
     }
 }

@@ -13,9 +13,6 @@ use rmpv::Value;
 /// `NT_AMDGPU_METADATA`.
 const METADATA: u32 = 32;
 
-/// What begins every target of AMD's in the metadata.
-const TARGET: &str = "amdgcn-amd-amdhsa--";
-
 /// The kernels of a code object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct CodeObject {
@@ -87,7 +84,8 @@ impl CodeObject {
         let root = rmpv::decode::read_value_with_max_depth(&mut bytes, 32)
             .map_err(|error| format!("damaged metadata: {error}"))?;
         let target = root.text("amdhsa.target").unwrap_or_default();
-        let target = target.strip_prefix(TARGET).unwrap_or(target).to_owned();
+        // A triple is before it, of which LLVM has written more than one form.
+        let target = target.rfind("gfx").map_or("", |at| &target[at..]).to_owned();
         let kernels = root.list("amdhsa.kernels").ok_or("metadata without kernels")?;
         let kernels: Option<Vec<Kernel>> = kernels.iter().map(Kernel::read).collect();
         Ok(Self { target, kernels: kernels.ok_or("a kernel without name or sizes")? })

@@ -20,9 +20,12 @@ fn kernel(arguments: Vec<Value>) -> Value {
     ])
 }
 
-/// A code object of one note and nothing else.
 fn file(kernels: Vec<Value>) -> Vec<u8> {
-    let target = "amdgcn-amd-amdhsa--gfx90a:xnack-";
+    file_for("amdgcn-amd-amdhsa--gfx90a:xnack-", kernels)
+}
+
+/// A code object of one note and nothing else.
+fn file_for(target: &str, kernels: Vec<Value>) -> Vec<u8> {
     let root = map(&[("amdhsa.target", target.into()), ("amdhsa.kernels", Value::Array(kernels))]);
     let mut metadata = Vec::new();
     rmpv::encode::write_value(&mut metadata, &root).expect("a vector takes everything");
@@ -73,6 +76,23 @@ fn a_kernel_is_as_its_metadata_says() {
     );
     assert_eq!((kernel.argument_bytes(), kernel.shared_bytes, kernel.max_block), (12, 1024, 256));
     assert_eq!(object.kernel("sub"), None);
+}
+
+#[test]
+fn a_target_follows_its_triple_in_any_form() {
+    for (written, target) in [
+        ("amdgcn-amd-amdhsa--gfx942", "gfx942"),
+        ("amdgcn-amd-amdhsa-unknown-gfx942", "gfx942"),
+        ("amdgcn-amd-amdhsa-unknown-gfx90a:sramecc+:xnack-", "gfx90a:sramecc+:xnack-"),
+        ("amdgcn-amd-amdhsa--gfx9-4-generic:xnack-", "gfx9-4-generic:xnack-"),
+        ("gfx1201", "gfx1201"),
+        ("amdgcn-amd-amdhsa", ""),
+        ("", ""),
+    ] {
+        let object = CodeObject::read(&file_for(written, Vec::new())).expect("it is whole");
+        assert_eq!(object.target, target, "{written}");
+        assert!(!target.is_empty() || object.is_for("gfx942"), "HIP decides");
+    }
 }
 
 #[test]

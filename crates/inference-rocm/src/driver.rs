@@ -82,6 +82,7 @@ impl Driver for HipDriver {
     }
 
     fn alloc(&self, bytes: usize) -> Result<Self::Buffer> {
+        self.stream.only_launches("an allocation")?;
         Ok(HipSlice::new(&self.device, bytes)?)
     }
 
@@ -107,6 +108,7 @@ impl Driver for HipDriver {
         defines: &[String],
         names: &[&str],
     ) -> Result<Vec<Self::Kernel>> {
+        self.stream.only_launches("a compilation")?;
         // Code from the disk that the device does not take is compiled again; any other error is the device's.
         let loaded = RefCell::new(None);
         let fits = |code: &[u8]| {

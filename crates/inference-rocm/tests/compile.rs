@@ -40,6 +40,20 @@ fn kernels_are_compiled_once() {
 }
 
 #[test]
+fn kernels_are_compiled_again_when_the_library_below_the_compiler_is_another() {
+    let Some(fake) = Fake::new() else { return };
+    for (times, text) in [(1, "an LLVM"), (1, "an LLVM"), (2, "a newer LLVM")] {
+        fs::write(fake.folder().join("libamd_comgr.so.3"), text).expect("it can be written");
+        let library =
+            fs::File::options().append(true).open(fake.folder().join("libamd_comgr.so.3"));
+        let library = library.expect("it is there");
+        library.set_modified(std::time::UNIX_EPOCH).expect("it can be set");
+        compiler(&fake).compile(ADD, &[], |_| true).expect("it compiles");
+        assert_eq!(fake.compiled(), times, "{text}");
+    }
+}
+
+#[test]
 fn a_damaged_or_unfit_entry_is_made_again() {
     let Some(fake) = Fake::new() else { return };
     let compile = |fits: bool| compiler(&fake).compile(ADD, &[], |_| fits).expect("it compiles");

@@ -161,4 +161,12 @@ fn launches_are_recorded_and_replayed() {
     assert_eq!(f32::from_le_bytes(sum), 13.0);
     assert_eq!(driver.memory().expect("no fault was set").total, 1 << 30);
     assert!(driver.compile(ADD, &[], &["sub"]).is_err());
+
+    let allocated = driver.capture(&mut || driver.alloc(4).map(drop));
+    let compiled = driver.capture(&mut || driver.compile(ADD, &[], &["add"]).map(drop));
+    for (result, what) in [(allocated, "an allocation"), (compiled, "a compilation")] {
+        let error = result.expect_err("only launches are recorded").to_string();
+        assert!(error.contains(&format!("{what} while launches are recorded")), "{error}");
+    }
+    driver.alloc(4).expect("nothing is recorded any more");
 }

@@ -13,12 +13,16 @@ fn main() {
     if let Ok(how) = std::env::var("FAKE_HIP_COMPILE") {
         return tests::with_compiler_that(&how);
     }
+    if let Some(folder) = std::env::var_os(tests::COMPILES_IN) {
+        return tests::it_compiles_in(folder.as_ref());
+    }
     if let Ok(what) = std::env::var(tests::EXPECTED) {
         return tests::the_backend_is(&what);
     }
     tests::in_another_process_it_compiles();
     tests::again_with("abort");
     tests::again_with("fail");
+    tests::options_that_hiprtc_adds_make_other_kernels();
     tests::a_real_compiler_that_dies_is_told();
     tests::the_backend_says_what_is_there();
     println!("ok");
@@ -82,6 +86,32 @@ mod tests {
             }
             _ => panic!("{how}: {error}"),
         }
+    }
+
+    /// Names the folder of a stand-in to compile with.
+    pub(super) const COMPILES_IN: &str = "COMPILES_IN";
+
+    pub(super) fn options_that_hiprtc_adds_make_other_kernels() {
+        let Some(fake) = Fake::new() else { return };
+        let names = ["HIPRTC_COMPILE_OPTIONS_APPEND", "HIPRTC_LINK_OPTIONS_APPEND"];
+        for (entries, set) in [(1, None), (1, None), (2, Some(names[0])), (3, Some(names[1]))] {
+            let mut command = Command::new(env::current_exe().expect("it has a file"));
+            for name in names {
+                command.env_remove(name);
+            }
+            command.env(COMPILES_IN, fake.folder()).envs(set.map(|name| (name, "-O1")));
+            assert!(command.status().expect("it starts").success());
+            let kept = fake.cache().read_dir().expect("it was made").count();
+            assert_eq!(kept, entries, "{set:?}");
+        }
+    }
+
+    pub(super) fn it_compiles_in(folder: &Path) {
+        let hip = Hip::open(&Places::only(folder)).expect("it is whole");
+        let device = DeviceInfo::read(hip, 0).expect("it has a device");
+        let cache = folder.join("cache");
+        let compiler = Compiler::with_cache_in(hip, &device, Some(&cache));
+        compiler.compile(ADD, &[], |_| true).expect("it compiles");
     }
 
     /// What the backend is expected to say: a part of its sentence, or that it runs.

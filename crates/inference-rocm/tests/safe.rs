@@ -3,38 +3,16 @@
 
 mod common;
 
-use common::{ADD, Fake};
-use inference_rocm::{
-    compile::Compiler,
-    hip::{
-        HipDevice, HipError, HipEvent, HipFunction, HipGraph, HipModule, HipSlice, HipStream, Kind,
-        LaunchConfig, LoadError,
-        sys::{self, Runtime},
-    },
+use common::{Fake, add, code};
+use inference_rocm::hip::{
+    DeviceInfo, HipDevice, HipError, HipEvent, HipGraph, HipModule, HipSlice, HipStream, Kind,
+    LaunchConfig, LoadError,
+    sys::{self, Runtime},
 };
 use std::{ffi::c_void, ptr, sync::Arc};
 
-fn code(device: &HipDevice) -> Vec<u8> {
-    Compiler::with_cache_in(device.hip(), device.info(), None)
-        .compile(ADD, &[], |_| true)
-        .expect("it compiles")
-}
-
 fn one_block(lanes: u32) -> LaunchConfig {
     LaunchConfig { grid: [1, 1, 1], block: [lanes, 1, 1], shared_bytes: 0 }
-}
-
-fn add(
-    stream: &HipStream,
-    function: &HipFunction,
-    y: &HipSlice<f32>,
-    x: &HipSlice<f32>,
-    a: f32,
-) -> Result<(), HipError> {
-    let n = y.len() as u32;
-    let config = LaunchConfig { grid: [n.div_ceil(64), 1, 1], block: [64, 1, 1], shared_bytes: 0 };
-    // SAFETY: the kernel stays below `n`, which both slices have; the tests wait before they drop them.
-    unsafe { stream.launch(function).slice(y).slice(x).value(a).value(n).run(config) }
 }
 
 /// All that the backend does, once: the result of 1 + 2 × (0, 1, 2, …) by three launches.
@@ -138,6 +116,18 @@ fn a_lost_device_says_so_for_ever() {
 }
 
 #[test]
+fn asking_for_memory_does_not_swallow_a_failed_release() {
+    let Some(fake) = Fake::new() else { return };
+    let device = fake.device();
+    fake.fail("hipFree", 0, 1);
+    drop(HipSlice::<u32>::new(&device, 1).expect("it fits"));
+    device.memory().expect("it is known all the same");
+    let error = device.synchronize().expect_err("a release failed");
+    assert!(matches!(error, HipError::Release(_)), "{error}");
+    device.synchronize().expect("it was told once");
+}
+
+#[test]
 fn memory_that_runs_out_is_told_in_bytes() {
     let Some(fake) = Fake::new() else { return };
     fake.set("memory", 1 << 20);
@@ -222,57 +212,6 @@ fn launches_are_checked_before_they_start() {
 }
 
 #[test]
-fn recorded_launches_run_when_replayed_with_the_values_they_had() {
-    let Some(fake) = Fake::new() else { return };
-    let device = fake.device();
-    let stream = HipStream::new(&device).expect("no fault was set");
-    let module = HipModule::load(&device, code(&device)).expect("it is whole");
-    let function = module.function("add").expect("it is in there");
-    let slice = |value: f32| {
-        let slice = HipSlice::<f32>::new(&device, 3).expect("it fits");
-        stream.upload(&slice, 0, &[value; 3]).map(|()| slice).expect("no fault was set")
-    };
-    let (x, y) = (slice(1.0), slice(0.0));
-    let value = || {
-        let mut values = [0.0; 3];
-        stream.download(&y, 0, &mut values).expect("no fault was set");
-        values[0]
-    };
-    // More than one graph holds.
-    let launches = 401;
-    let graph = HipGraph::record(&stream, || -> Result<(), HipError> {
-        (0..launches).try_for_each(|i| add(&stream, &function, &y, &x, i as f32))
-    });
-    let graph = graph.expect("no fault was set");
-    assert_eq!((graph.launches(), value()), (launches, 0.0));
-    let sum = (0..launches).sum::<usize>() as f32;
-    for times in [1.0, 2.0] {
-        // SAFETY: the slices are alive.
-        unsafe { graph.replay() }.expect("no fault was set");
-        assert_eq!(value(), times * sum);
-    }
-
-    let copy = HipGraph::record(&stream, || stream.upload(&x, 0, &[2.0]));
-    assert!(matches!(copy, Err(HipError::Capturing("a copy"))), "{copy:?}");
-    let again = HipGraph::record(&stream, || {
-        HipGraph::record(&stream, || Ok::<(), HipError>(())).map(drop)
-    });
-    assert!(matches!(again, Err(HipError::Capturing(_))), "{again:?}");
-    let panicked = std::panic::catch_unwind(|| {
-        HipGraph::record(&stream, || -> Result<(), HipError> {
-            add(&stream, &function, &y, &x, 1.0)?;
-            panic!("on purpose")
-        })
-        .map(drop)
-    });
-    assert!(panicked.is_err());
-    assert_eq!(value(), 2.0 * sum, "the stream works as before");
-    drop((graph, x, y, function, module));
-    drop(stream);
-    assert_eq!(fake.alive(), 0);
-}
-
-#[test]
 fn a_function_that_is_missing_is_named() {
     let Some(fake) = Fake::with(&["-DhipMemsetAsync=other"]) else { return };
     let error = fake.open().expect_err("one is missing");
@@ -308,15 +247,39 @@ fn code_for_another_card_is_refused() {
 }
 
 #[test]
+fn code_of_a_newer_compiler_is_loaded() {
+    let Some(fake) = Fake::new() else { return };
+    fake.set("newer_triple", 1);
+    let device = fake.device();
+    let result = everything(&device, &code(&device)).expect("it is for this card");
+    assert_eq!(result[1], 3.0);
+}
+
+#[test]
 fn a_device_is_described() {
     let Some(fake) = Fake::new() else { return };
     fake.set("devices", 2);
     fake.arch("gfx90a:sramecc+:xnack-");
-    let all = inference_rocm::hip::DeviceInfo::all(fake.open().expect("it is whole"));
+    let all = DeviceInfo::all(fake.open().expect("it is whole"));
     let all = all.expect("no fault was set");
     assert_eq!(all.len(), 2);
     assert_eq!(all[1].pci, "0000:04:00.0");
     assert_eq!(all[1].uuid.as_deref(), Some("GPU-0011223344556601"));
     assert_eq!((all[0].arch(), all[0].compute_units(), all[0].wave), ("gfx90a", 48, 32));
     assert_eq!(sys::code::NO_DEVICE, 100);
+}
+
+#[test]
+fn a_device_that_cannot_be_described_does_not_hide_the_others() {
+    let Some(fake) = Fake::new() else { return };
+    fake.set("devices", 2);
+    let hip = fake.open().expect("it is whole");
+    fake.fail("hipDeviceTotalMem", 0, 1);
+    let all = DeviceInfo::all(hip).expect("one is well");
+    assert_eq!(all.iter().map(|device| device.ordinal).collect::<Vec<_>>(), [1]);
+    // The first fails by one call, the second by another.
+    fake.fail("hipDeviceTotalMem", 0, 1);
+    fake.fail("hipDeviceGetName", 0, 1);
+    let error = DeviceInfo::all(hip).expect_err("none is well");
+    assert!(error.to_string().contains("hipDeviceTotalMem"), "{error}");
 }

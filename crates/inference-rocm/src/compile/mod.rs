@@ -15,10 +15,14 @@ pub use child::compile_if_asked;
 use crate::hip::{DeviceInfo, Hip, rtc};
 use cache::Cache;
 use sha2::{Digest as _, Sha256};
-use std::{fs, io, path::Path, time::UNIX_EPOCH};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
 
 /// Options that hiprtc adds to every compilation; what they say is part of what a code object is of.
-const APPENDED: &str = "HIPRTC_COMPILE_OPTIONS_APPEND";
+const APPENDED: [&str; 2] = ["HIPRTC_COMPILE_OPTIONS_APPEND", "HIPRTC_LINK_OPTIONS_APPEND"];
 
 /// Changes when what is compiled changes without its source: options, the form of entries.
 const REVISION: &str = "inference-rocm 1";
@@ -113,7 +117,11 @@ impl Compiler {
         {
             add(&mut base, part);
         }
-        add(&mut base, &std::env::var(APPENDED).unwrap_or_default());
+        let comgr: Vec<String> = comgr(&hip.path).iter().map(|path| identity(path)).collect();
+        add(&mut base, &comgr.join("\n"));
+        for name in APPENDED {
+            add(&mut base, &std::env::var(name).unwrap_or_default());
+        }
         options.iter().for_each(|option| add(&mut base, option));
         Self { hip, arch, base, options, cache }
     }
@@ -190,4 +198,23 @@ fn identity(path: &Path) -> String {
         Ok((metadata.len(), modified.as_secs()))
     };
     format!("{} {:?}", path.display(), metadata().unwrap_or_default())
+}
+
+/// The files of `libamd_comgr`, which holds the compiler that hiprtc asks: those that this process has open, else those
+/// beside the runtime.
+fn comgr(runtime: &Path) -> Vec<PathBuf> {
+    let is_comgr = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libamd_comgr"))
+    };
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let open = maps.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..])));
+    let mut files: Vec<PathBuf> = open.filter(is_comgr).collect();
+    if files.is_empty() {
+        let entries = runtime.parent().and_then(|folder| fs::read_dir(folder).ok());
+        let beside = entries.into_iter().flatten().flatten().map(|entry| entry.path());
+        files = beside.filter(is_comgr).filter_map(|path| path.canonicalize().ok()).collect();
+    }
+    files.sort();
+    files.dedup();
+    files
 }

@@ -17,8 +17,12 @@ pub(crate) struct Machine {
     pub(crate) cards: Vec<String>,
     /// Whether the kernel driver `amdgpu` is there.
     pub(crate) has_driver: bool,
-    /// Architectures of the devices that the driver offers for computing.
+    /// Whether the driver was built to offer devices for computing.
+    pub(crate) has_compute: bool,
+    /// Architectures of the devices that it offers.
     pub(crate) offered: Vec<String>,
+    /// A device that the driver offers, but not to this container, and the kernel's words.
+    pub(crate) hidden: Option<(PathBuf, String)>,
     /// Linux on Windows, where the card is reached through `/dev/dxg`.
     pub(crate) is_wsl: bool,
     /// `/dev/kfd`.
@@ -52,10 +56,13 @@ impl Machine {
         let render = dri.into_iter().filter(|p| name(p).starts_with("renderD"));
         let render: Vec<_> = render.map(|path| access(root, &path, open)).collect();
         let best = render.iter().find(|access| **access == Access::Granted);
+        let (offered, hidden) = offered(root);
         Self {
             cards: cards(&root.join("sys/bus/pci/devices")),
             has_driver: root.join("sys/module/amdgpu").exists(),
-            offered: offered(&root.join("sys/class/kfd/kfd/topology/nodes")),
+            has_compute: root.join("sys/class/kfd").exists(),
+            offered,
+            hidden,
             is_wsl: root.join("dev/dxg").exists(),
             compute: access(root, &root.join("dev/kfd"), open),
             render: best.or(render.first()).cloned().unwrap_or_default(),
@@ -74,14 +81,18 @@ impl Machine {
             return None;
         }
         let card = || self.cards.first().cloned().unwrap_or_default();
-        if self.offered.is_empty() {
+        if self.offered.is_empty() && self.hidden.is_none() {
             return Some(match (self.cards.is_empty(), self.has_driver) {
                 (true, _) => Problem::NoCard,
                 (false, false) => Problem::NoDriver { card: card() },
-                (false, true) => Problem::NotOffered { card: card() },
+                // Such a driver has its files outside of containers.
+                (false, true) => match self.files().find(|(_, file)| **file == Access::Missing) {
+                    Some((what, _)) if self.has_compute => Problem::NoFile { what },
+                    _ => Problem::NotOffered { card: card() },
+                },
             });
         }
-        for (what, access) in [("/dev/kfd", &self.compute), ("/dev/dri/renderD*", &self.render)] {
+        for (what, access) in self.files() {
             let (path, problem): (_, fn(String, String) -> Problem) = match access {
                 Access::Granted => continue,
                 Access::Missing => return Some(Problem::NoFile { what }),
@@ -94,14 +105,20 @@ impl Machine {
             };
             return Some(problem(path.0.display().to_string(), path.1.clone()));
         }
-        None
+        // Another maker's render device may be open to all.
+        let (path, reason) = self.hidden.as_ref().filter(|_| self.offered.is_empty())?;
+        Some(Problem::Forbidden { path: path.display().to_string(), reason: reason.clone() })
+    }
+
+    /// What HIP opens.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Access)> {
+        [("/dev/kfd", &self.compute), ("/dev/dri/renderD*", &self.render)].into_iter()
     }
 }
 
 fn access(root: &Path, path: &Path, open: &dyn Fn(&Path) -> io::Result<()>) -> Access {
     let Ok(metadata) = fs::metadata(path) else { return Access::Missing };
-    let inside = path.strip_prefix(root).unwrap_or(path);
-    let shown = Path::new("/").join(inside);
+    let shown = shown(root, path);
     match open(path) {
         Ok(()) => Access::Granted,
         // EACCES: the file's mode says no. (EPERM has the same kind, and means a rule of the container.)
@@ -112,8 +129,17 @@ fn access(root: &Path, path: &Path, open: &dyn Fn(&Path) -> io::Result<()>) -> A
     }
 }
 
-/// The name of group `gid`, or its number.
+/// `path` as it is under `/`.
+fn shown(root: &Path, path: &Path) -> PathBuf {
+    Path::new("/").join(path.strip_prefix(root).unwrap_or(path))
+}
+
+/// The name of group `gid`, or its number. For the group of `root`, which nobody is to join, the one that distributions
+/// give these files to.
 fn group(root: &Path, gid: u32) -> String {
+    if gid == 0 {
+        return "render".to_owned();
+    }
     let groups = fs::read_to_string(root.join("etc/group")).unwrap_or_default();
     let name = groups.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -133,17 +159,30 @@ fn cards(devices: &Path) -> Vec<String> {
     list(devices).into_iter().filter(is_card).map(|path| name(&path)).collect()
 }
 
-/// Architectures of the nodes that compute as GPUs do; processors are nodes too, without such units.
-fn offered(nodes: &Path) -> Vec<String> {
-    let arch = |path: PathBuf| {
-        let text = fs::read_to_string(path.join("properties")).ok()?;
-        let value = |key| {
-            let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
-            line.and_then(|value| value.trim().parse::<u32>().ok()).unwrap_or_default()
-        };
-        (value("simd_count") > 0).then(|| arch_name(value("gfx_target_version")))
+/// Architectures of the nodes that compute as GPUs do (processors are nodes too, without such units), and the first node
+/// that can't be read: the kernel refuses that in a container that may not use its device.
+fn offered(root: &Path) -> (Vec<String>, Option<(PathBuf, String)>) {
+    let (mut offered, mut hidden) = (Vec::new(), None);
+    for node in list(&root.join("sys/class/kfd/kfd/topology/nodes")) {
+        let path = node.join("properties");
+        match fs::read_to_string(&path) {
+            Ok(text) => offered.extend(arch(&text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => {
+                hidden.get_or_insert((shown(root, &path), error.to_string()));
+            }
+        }
+    }
+    (offered, hidden)
+}
+
+/// The architecture of a node with these properties, if it is a GPU.
+fn arch(properties: &str) -> Option<String> {
+    let value = |key| {
+        let line = properties.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' '));
+        line.and_then(|value| value.trim().parse::<u32>().ok()).unwrap_or_default()
     };
-    list(nodes).into_iter().filter_map(arch).collect()
+    (value("simd_count") > 0).then(|| arch_name(value("gfx_target_version")))
 }
 
 /// 110000 is gfx1100, 90010 gfx90a: major × 10000 + minor × 100 + step, of which minor and step are written in hexadecimal.

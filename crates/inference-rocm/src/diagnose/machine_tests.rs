@@ -34,6 +34,13 @@ impl Tree {
             .file(&format!("{nodes}/1/properties"), "simd_count 192\ngfx_target_version 110000\n")
     }
 
+    /// As in a container that may not use the card: reading a GPU's properties fails.
+    fn hidden_nodes(self) -> Self {
+        let nodes = "sys/class/kfd/kfd/topology/nodes";
+        self.file(&format!("{nodes}/0/properties"), "cpu_cores_count 16\nsimd_count 0\n")
+            .file(&format!("{nodes}/1/properties/unreadable"), "")
+    }
+
     fn devices(self) -> Self {
         self.file("dev/kfd", "").file("dev/dri/card0", "").file("dev/dri/renderD128", "")
     }
@@ -74,6 +81,20 @@ fn each_fault_of_a_machine_has_its_sentence() {
             "no /dev/kfd: start the container with `--device=/dev/kfd",
         ),
         (Tree::new().nodes().file("dev/kfd", ""), "no /dev/dri/renderD*: start the container"),
+        (Tree::new().card().driver(), "does not offer it for computing"),
+        (Tree::new().card().driver().hidden_nodes(), "no /dev/kfd: start the container"),
+        (
+            Tree::new().card().driver().hidden_nodes().file("dev/kfd", ""),
+            "no /dev/dri/renderD*: start the container",
+        ),
+        (
+            Tree::new().card().driver().file("sys/class/kfd/kfd/dev", "").file("dev/kfd", ""),
+            "no /dev/dri/renderD*: start the container",
+        ),
+        (
+            Tree::new().hidden_nodes().devices(),
+            "/sys/class/kfd/kfd/topology/nodes/1/properties can't be opened (Is a directory",
+        ),
     ] {
         let found = tree.sentence(&[]);
         assert!(found.contains(sentence), "{found:?} has no {sentence:?}");
@@ -87,9 +108,10 @@ fn each_fault_of_a_machine_has_its_sentence() {
 fn who_may_not_open_a_file_is_told_which_group_to_join() {
     let tree = Tree::whole();
     let gid = fs::metadata(tree.0.path().join("dev/kfd")).expect("it is there").gid();
+    let named = group(tree.0.path(), gid);
     let denied = tree.sentence(&[("dev/kfd", 13)]);
     assert!(
-        denied.contains(&format!("may not open /dev/kfd: run `sudo usermod -aG {gid} $USER`")),
+        denied.contains(&format!("may not open /dev/kfd: run `sudo usermod -aG {named} $USER`")),
         "{denied}"
     );
 
@@ -103,6 +125,14 @@ fn who_may_not_open_a_file_is_told_which_group_to_join() {
 
     let tree = tree.file("dev/dri/renderD129", "");
     assert_eq!(tree.sentence(&[("dev/dri/renderD128", 13)]), "", "another card can be opened");
+}
+
+#[test]
+fn groups_have_their_names_but_nobody_is_to_join_root() {
+    let tree = Tree::new().file("etc/group", "root:x:0:\ngpu:x:109:somebody\n");
+    for (gid, name) in [(109, "gpu"), (110, "110"), (0, "render")] {
+        assert_eq!(group(tree.0.path(), gid), name);
+    }
 }
 
 #[test]

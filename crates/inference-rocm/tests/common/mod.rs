@@ -2,7 +2,12 @@
 
 #![allow(dead_code, reason = "each test uses some")]
 
-use inference_rocm::hip::{Hip, HipDevice, LoadError, Places};
+use inference_rocm::{
+    compile::Compiler,
+    hip::{
+        Hip, HipDevice, HipError, HipFunction, HipSlice, HipStream, LaunchConfig, LoadError, Places,
+    },
+};
 use libloading::{Library, Symbol};
 use std::{
     ffi::{CString, c_char, c_int, c_long},
@@ -22,6 +27,27 @@ KERNEL(64) add(float *y, const float *x, float a, u32 n) {
 }
 "
 );
+
+/// The code object of [`ADD`].
+pub(crate) fn code(device: &HipDevice) -> Vec<u8> {
+    Compiler::with_cache_in(device.hip(), device.info(), None)
+        .compile(ADD, &[], |_| true)
+        .expect("it compiles")
+}
+
+/// Adds `a` × `x` to `y`, all of them.
+pub(crate) fn add(
+    stream: &HipStream,
+    function: &HipFunction,
+    y: &HipSlice<f32>,
+    x: &HipSlice<f32>,
+    a: f32,
+) -> Result<(), HipError> {
+    let n = y.len() as u32;
+    let config = LaunchConfig { grid: [n.div_ceil(64), 1, 1], block: [64, 1, 1], shared_bytes: 0 };
+    // SAFETY: the kernel stays below `n`, which both slices have; the tests wait before they drop them.
+    unsafe { stream.launch(function).slice(y).slice(x).value(a).value(n).run(config) }
+}
 
 const NAME: &str = "libamdhip64.so.7";
 

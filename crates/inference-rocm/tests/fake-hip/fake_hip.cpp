@@ -297,7 +297,7 @@ API Status hipStreamEndCapture(Stream* s, Graph** g) {
 }
 API Status hipStreamIsCapturing(Stream* s, int* status) { CALL; *status = s->recorded != nullptr; return OK; }
 API Status hipThreadExchangeStreamCaptureMode(int*) { CALL; return OK; }
-API Status hipGraphInstantiate(Graph** e, Graph* g, void**, char*, size_t) { CALL; *e = new Graph(*g); alive["execs"]++; return OK; }
+API Status hipGraphInstantiate(Graph** e, Graph* g, void**, char*, size_t) { CALL; if (g->work.empty()) return INVALID; *e = new Graph(*g); alive["execs"]++; return OK; }
 API Status hipGraphInstantiateWithFlags(Graph** e, Graph* g, unsigned long long) { return hipGraphInstantiate(e, g, nullptr, nullptr, 0); }
 API Status hipGraphUpload(Graph*, Stream*) { CALL; return OK; }
 API Status hipGraphLaunch(Graph* e, Stream* s) { CALL; for (auto& work : e->work) if (Status status = enqueue(s, work, true)) return status; return OK; }
@@ -320,7 +320,8 @@ struct Pack {
 
 static string metadata(const std::vector<Described>& kernels, const string& target) {
     Pack pack;
-    pack.map(2).text("amdhsa.target").text("amdgcn-amd-amdhsa--" + target).text("amdhsa.kernels").list(kernels.size());
+    string triple = setting("newer_triple", 0) ? "amdgcn-amd-amdhsa-unknown-" : "amdgcn-amd-amdhsa--";
+    pack.map(2).text("amdhsa.target").text(triple + target).text("amdhsa.kernels").list(kernels.size());
     for (auto& kernel : kernels) {
         pack.map(5).text(".name").text(kernel.name);
         pack.text(".group_segment_fixed_size").number(0).text(".private_segment_fixed_size").number(0);

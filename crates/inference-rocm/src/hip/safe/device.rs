@@ -48,14 +48,14 @@ impl HipDevice {
         self.hip
     }
 
-    /// Free bytes of memory, and all.
+    /// Free bytes of memory, and all. A release that failed is left for the next call that does something.
     ///
     /// # Errors
     /// What HIP says.
     pub fn memory(&self) -> Result<(u64, u64), HipError> {
         let (mut free, mut total) = (0, 0);
         // SAFETY: the pointers are to live integers.
-        self.call(|runtime| unsafe { runtime.hipMemGetInfo(&mut free, &mut total) })?;
+        self.ask(|runtime| unsafe { runtime.hipMemGetInfo(&mut free, &mut total) })?;
         Ok((free as u64, total as u64))
     }
 
@@ -73,7 +73,17 @@ impl HipDevice {
         &self,
         f: impl FnOnce(&Runtime) -> Result<T, HipError>,
     ) -> Result<T, HipError> {
-        self.ready()?;
+        self.alive()?;
+        let error = self.unreported.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match error {
+            Some(error) => Err(HipError::Release(Arc::new(error))),
+            None => self.ask(f),
+        }
+    }
+
+    /// Calls `f` with this device current, unless it is lost.
+    fn ask<T>(&self, f: impl FnOnce(&Runtime) -> Result<T, HipError>) -> Result<T, HipError> {
+        self.alive()?;
         self.bind()?;
         f(&self.hip.runtime).map_err(|error| self.noticed(error))
     }
@@ -91,12 +101,11 @@ impl HipDevice {
         unreported.get_or_insert(error);
     }
 
-    fn ready(&self) -> Result<(), HipError> {
-        if let Some(cause) = self.lost.get() {
-            return Err(HipError::Lost { cause: cause.clone() });
+    fn alive(&self) -> Result<(), HipError> {
+        match self.lost.get() {
+            Some(cause) => Err(HipError::Lost { cause: cause.clone() }),
+            None => Ok(()),
         }
-        let error = self.unreported.lock().unwrap_or_else(PoisonError::into_inner).take();
-        error.map_or(Ok(()), |error| Err(HipError::Release(Arc::new(error))))
     }
 
     /// Remembers an error after which the device is lost.

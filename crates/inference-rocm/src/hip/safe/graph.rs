@@ -34,6 +34,8 @@ struct Part {
 pub(super) struct Recording {
     parts: Vec<Part>,
     kept: Vec<(Arguments, HipFunction)>,
+    /// Of graphs that were dropped meanwhile: the stream can't be waited for before the end.
+    retired: Vec<Part>,
 }
 
 // SAFETY: HIP's handles may be used from any thread, one at a time.
@@ -64,6 +66,7 @@ impl HipGraph {
     /// # Safety
     /// All memory that the recorded launches use is still alive.
     pub unsafe fn replay(&self) -> Result<(), HipError> {
+        self.stream.only_launches("a replay")?;
         let (device, raw) = (self.stream.device(), self.stream.raw());
         for part in &self.parts {
             // SAFETY: both handles are alive; what the launches use is the caller's, and their arguments are kept.
@@ -80,11 +83,9 @@ impl HipGraph {
 
 impl Drop for HipGraph {
     fn drop(&mut self) {
-        let (device, raw) = (self.stream.device(), self.stream.raw());
-        // SAFETY: the handle is alive. A graph must not run when it is destroyed.
-        device.release(|runtime| unsafe { runtime.hipStreamSynchronize(raw) });
-        for part in self.parts.drain(..) {
-            destroy(&self.stream, part);
+        match self.stream.recording().as_mut() {
+            Some(recording) => recording.retired.append(&mut self.parts),
+            None => retire(&self.stream, std::mem::take(&mut self.parts)),
         }
     }
 }
@@ -118,7 +119,7 @@ impl Recording {
         capture(stream)
     }
 
-    /// Makes a graph of what was captured.
+    /// Makes a graph of what was captured, if that is anything.
     fn end(&mut self, stream: &HipStream) -> Result<(), HipError> {
         let kept = std::mem::take(&mut self.kept);
         let mut part = Part { graph: ptr::null_mut(), exec: ptr::null_mut(), kept };
@@ -126,11 +127,15 @@ impl Recording {
         // SAFETY: the stream captures since `capture`; the pointers are to live handles, and no log is asked for.
         let made = device.call(|runtime| unsafe {
             runtime.hipStreamEndCapture(stream.raw(), &mut part.graph)?;
+            if part.kept.is_empty() {
+                return Ok(());
+            }
             let (exec, none) = (&mut part.exec, ptr::null_mut());
             runtime.hipGraphInstantiate(exec, part.graph, none, ptr::null_mut(), 0)?;
             runtime.hipGraphUpload(part.exec, stream.raw()).unwrap_or(Ok(()))
         });
         match made {
+            Ok(()) if part.kept.is_empty() => destroy(stream, part),
             Ok(()) => self.parts.push(part),
             Err(error) => {
                 if part.graph.is_null() {
@@ -152,6 +157,7 @@ impl Unfinished<'_> {
         let mut recording = self.0.recording();
         let Some(mut recorded) = recording.take() else { return Ok(Vec::new()) };
         let result = recorded.end(self.0);
+        retire(self.0, std::mem::take(&mut recorded.retired));
         if result.is_ok() {
             return Ok(recorded.parts);
         }
@@ -165,6 +171,7 @@ impl Drop for Unfinished<'_> {
         let Some(mut recorded) = self.0.recording().take() else { return };
         let mut graph = ptr::null_mut();
         abandon(self.0, &mut graph);
+        retire(self.0, std::mem::take(&mut recorded.retired));
         recorded.parts.drain(..).for_each(|part| destroy(self.0, part));
         let kept = std::mem::take(&mut recorded.kept);
         destroy(self.0, Part { graph, exec: ptr::null_mut(), kept });
@@ -177,7 +184,7 @@ fn begin(stream: &HipStream) -> Result<(), HipError> {
         return Err(HipError::Capturing("a recording"));
     }
     capture(stream)?;
-    *recording = Some(Recording { parts: Vec::new(), kept: Vec::new() });
+    *recording = Some(Recording { parts: Vec::new(), kept: Vec::new(), retired: Vec::new() });
     Ok(())
 }
 
@@ -196,6 +203,16 @@ fn abandon(stream: &HipStream, graph: &mut hipGraph_t) {
         runtime.hipStreamEndCapture(stream.raw(), graph).ok();
         Ok(())
     });
+}
+
+/// Destroys graphs that may still run.
+fn retire(stream: &HipStream, parts: Vec<Part>) {
+    if parts.is_empty() {
+        return;
+    }
+    // SAFETY: the handle is alive. A graph must not run when it is destroyed.
+    stream.device().release(|runtime| unsafe { runtime.hipStreamSynchronize(stream.raw()) });
+    parts.into_iter().for_each(|part| destroy(stream, part));
 }
 
 fn destroy(stream: &HipStream, part: Part) {

@@ -68,17 +68,27 @@ impl DeviceInfo {
         if self.integrated { APUS.contains(&self.arch()) } else { !is_small }
     }
 
-    /// All visible devices.
+    /// All visible devices that can be described; of the others the log says why not.
     ///
     /// # Errors
-    /// What HIP says; no device is one of its errors.
+    /// What HIP says, of the first device if none can be described; no device is one of its errors.
     pub fn all(hip: &Hip) -> Result<Vec<Self>, HipError> {
         let mut count = 0;
         // SAFETY: takes no pointer.
         unsafe { hip.runtime.hipInit(0) }?;
         // SAFETY: the pointer is to a live integer.
         unsafe { hip.runtime.hipGetDeviceCount(&mut count) }?;
-        (0..count).map(|ordinal| Self::read(hip, ordinal)).collect()
+        let (mut devices, mut first) = (Vec::new(), None);
+        for ordinal in 0..count {
+            match Self::read(hip, ordinal) {
+                Ok(device) => devices.push(device),
+                Err(error) => {
+                    tracing::warn!("device {ordinal} of HIP can't be used: {error}");
+                    first.get_or_insert(error);
+                }
+            }
+        }
+        first.filter(|_| devices.is_empty()).map_or(Ok(devices), Err)
     }
 
     /// The device `ordinal`.

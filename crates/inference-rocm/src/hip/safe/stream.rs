@@ -217,7 +217,8 @@ impl HipStream {
         self.recording.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn only_launches(&self, what: &'static str) -> Result<(), HipError> {
+    /// Refuses `what` while launches are recorded.
+    pub(crate) fn only_launches(&self, what: &'static str) -> Result<(), HipError> {
         if self.recording().is_some() { Err(HipError::Capturing(what)) } else { Ok(()) }
     }
 
