@@ -130,7 +130,8 @@ fn missing(place: &Option<PathBuf>, cuda: u32, reason: &Option<String>) -> Strin
         None => format!(
             "NVRTC, CUDA's run-time compiler ({file}), is not installed{because}: run `pip install \
              nvidia-cuda-nvrtc-cu{major}` and set {PLACE} (or LD_LIBRARY_PATH) to its folder \
-             `nvidia/cuda_nvrtc/lib`, or install the system's package, such as `libnvrtc{major}` or `cuda-nvrtc`"
+             `nvidia/cuda_nvrtc/lib`, or install the system's package, such as `libnvrtc{}` or `cuda-nvrtc`",
+            linux_version(major)
         ),
     }
 }
@@ -145,13 +146,18 @@ impl From<NvrtcError> for inference_core::Error {
     }
 }
 
+/// What follows the name on Linux, of the library and of Debian's package: all since 11.2 say 11.2.
+fn linux_version(major: u32) -> String {
+    if major == 11 { "11.2".to_owned() } else { major.to_string() }
+}
+
 /// The library's name in CUDA's version `major`.
 fn file(major: u32) -> String {
     if cfg!(windows) {
         // 11.2 was the last of CUDA 11 to change its name.
         format!("nvrtc64_{major}{}_0.dll", if major == 11 { 2 } else { 0 })
     } else {
-        format!("libnvrtc.so.{major}")
+        format!("libnvrtc.so.{}", linux_version(major))
     }
 }
 

@@ -21,22 +21,22 @@ fn the_driver_s_version_is_tried_first_and_a_later_one_never() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let packages = dir.path().join("lib/python3.11/site-packages/nvidia/cuda_nvrtc/lib");
     fs::create_dir_all(&packages).expect("it can be made");
-    for major in [11, 12, 13] {
-        fs::write(packages.join(file(major)), "").expect("it can be written");
+    for name in ["libnvrtc.so.11.2", "libnvrtc.so.12", "libnvrtc.so.13"] {
+        fs::write(packages.join(name), "").expect("it can be written");
     }
     let environment = |name: &str| (name == "VIRTUAL_ENV").then(|| dir.path().to_owned());
     let found = candidates(12, &environment);
     let expected = [
         PathBuf::from("libnvrtc.so.12"),
         packages.join("libnvrtc.so.12"),
-        PathBuf::from("libnvrtc.so.11"),
-        packages.join("libnvrtc.so.11"),
+        PathBuf::from("libnvrtc.so.11.2"),
+        packages.join("libnvrtc.so.11.2"),
     ];
     let found: Vec<_> = found.into_iter().filter(|p| !p.starts_with("/usr/local/cuda")).collect();
     assert_eq!(found, expected);
 
     let folder = |name: &str| (name == PLACE).then(|| packages.clone());
-    assert_eq!(candidates(11, &folder), [packages.join("libnvrtc.so.11")]);
+    assert_eq!(candidates(11, &folder), [packages.join("libnvrtc.so.11.2")]);
     let file = packages.join("libnvrtc.so.13");
     let file_alone = |name: &str| (name == PLACE).then(|| packages.join("libnvrtc.so.13"));
     assert_eq!(candidates(12, &file_alone), [file], "whoever names a file gets it");
@@ -44,9 +44,11 @@ fn the_driver_s_version_is_tried_first_and_a_later_one_never() {
 
 #[test]
 fn what_is_missing_is_said_with_what_to_install() {
-    let missing = |place: Option<&str>| {
-        NvrtcError::Missing { place: place.map(PathBuf::from), cuda: 13, reason: None }.to_string()
+    let missing_of = |place: Option<&str>, cuda| {
+        NvrtcError::Missing { place: place.map(PathBuf::from), cuda, reason: None }.to_string()
     };
+    let missing = |place| missing_of(place, 13);
+    assert!(missing_of(None, 11).contains("`libnvrtc11.2`"), "{}", missing_of(None, 11));
     for word in ["`pip install nvidia-cuda-nvrtc-cu12`", "LD_LIBRARY_PATH", PLACE, "`libnvrtc12`"] {
         assert!(missing(None).contains(word), "{word}");
     }
