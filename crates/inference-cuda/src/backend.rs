@@ -39,20 +39,29 @@ const TELLING: [&str; 8] = [
 
 /// CUDA and its devices, or the first thing that is wrong.
 ///
-/// What the kernel says comes first, so that a machine without NVIDIA's hardware opens no library.
+/// What the kernel says comes first, so that a machine without NVIDIA's hardware opens no library. It is asked again when
+/// CUDA fails, which may have loaded the kernel's driver and made its device files by then.
 fn devices() -> Result<(Cuda, Vec<Device>), Problem> {
     #[cfg(target_os = "linux")]
-    let driver = {
-        let machine = Machine::this();
-        if let Some(problem) = machine.problem() {
+    {
+        if let Some(problem) = Machine::this().problem().filter(Problem::stays) {
             return Err(problem);
         }
-        machine.driver
-    };
+        seen().map_err(|problem| Machine::this().explain(problem))
+    }
     #[cfg(not(target_os = "linux"))]
-    let driver = None;
-    let is_set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let cuda = Cuda::open().map_err(|error| Problem::of_opening(error, driver, &is_set))?;
+    seen()
+}
+
+/// What CUDA says itself.
+fn seen() -> Result<(Cuda, Vec<Device>), Problem> {
+    #[cfg(target_os = "linux")]
+    let driver = || Machine::this().driver;
+    #[cfg(not(target_os = "linux"))]
+    let driver = || None;
+    // An empty value counts: it hides every card.
+    let is_set = |name: &str| env::var(name).ok();
+    let cuda = Cuda::open().map_err(|error| Problem::of_opening(error, driver(), &is_set))?;
     match Device::all(cuda) {
         Ok(devices) if !devices.is_empty() => Ok((cuda, devices)),
         Ok(_) => Err(Problem::of_nothing(&is_set)),
