@@ -82,8 +82,7 @@ fn usable() -> Result<(), Problem> {
     let Some(best) = choose::best(&devices) else {
         return devices.first().and_then(choose::too_old).map_or(Err(Problem::NotSeen), Err);
     };
-    let nvrtc = Nvrtc::open(cuda.version.0)?;
-    nvrtc.arch_for(best.arch())?;
+    Nvrtc::open(cuda.version.0, best.arch())?;
     Ok(())
 }
 
@@ -129,7 +128,8 @@ fn chosen(choice: Option<&DeviceChoice>) -> Result<(Cuda, Device, &'static Nvrtc
     };
     let (cuda, devices) = devices().map_err(unavailable)?;
     let device = choose::choose(&devices, choice)?.clone();
-    let nvrtc = Nvrtc::open(cuda.version.0).map_err(|error| unavailable(error.into()))?;
+    let nvrtc = Nvrtc::open(cuda.version.0, device.arch());
+    let nvrtc = nvrtc.map_err(|error| unavailable(error.into()))?;
     Ok((cuda, device, nvrtc))
 }
 
@@ -141,7 +141,8 @@ pub(crate) fn report() -> String {
     match devices() {
         Ok((cuda, devices)) => {
             let _ = writeln!(text, "driver of CUDA {}.{}", cuda.version.0, cuda.version.1);
-            match Nvrtc::open(cuda.version.0) {
+            let arch = choose::best(&devices).or(devices.first()).map_or(0, Device::arch);
+            match Nvrtc::open(cuda.version.0, arch) {
                 Ok(nvrtc) => {
                     let (major, minor) = nvrtc.version;
                     let _ = writeln!(text, "NVRTC {major}.{minor} at {}", nvrtc.path.display());

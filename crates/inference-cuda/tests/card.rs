@@ -35,8 +35,8 @@ fn driver() -> Option<CudaDriver> {
     }
     let cuda = Cuda::open().expect("it is available");
     let devices = Device::all(cuda).expect("it is available");
-    let nvrtc = Nvrtc::open(cuda.version.0).expect("it is available");
     let device = devices.iter().find(|d| d.capability >= (6, 1)).expect("it is available");
+    let nvrtc = Nvrtc::open(cuda.version.0, device.arch()).expect("it is available");
     Some(CudaDriver::open(cuda, device, nvrtc).expect("it is available"))
 }
 
