@@ -39,20 +39,29 @@ const TELLING: [&str; 8] = [
 
 /// CUDA and its devices, or the first thing that is wrong.
 ///
-/// What the kernel says comes first, so that a machine without NVIDIA's hardware opens no library.
+/// What the kernel says comes first, so that a machine without NVIDIA's hardware opens no library. It is asked again when
+/// CUDA fails, which may have loaded the kernel's driver and made its device files by then.
 fn devices() -> Result<(Cuda, Vec<Device>), Problem> {
     #[cfg(target_os = "linux")]
-    let driver = {
-        let machine = Machine::this();
-        if let Some(problem) = machine.problem() {
+    {
+        if let Some(problem) = Machine::this().problem().filter(Problem::stays) {
             return Err(problem);
         }
-        machine.driver
-    };
+        seen().map_err(|problem| Machine::this().explain(problem))
+    }
     #[cfg(not(target_os = "linux"))]
-    let driver = None;
-    let is_set = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
-    let cuda = Cuda::open().map_err(|error| Problem::of_opening(error, driver, &is_set))?;
+    seen()
+}
+
+/// What CUDA says itself.
+fn seen() -> Result<(Cuda, Vec<Device>), Problem> {
+    #[cfg(target_os = "linux")]
+    let driver = || Machine::this().driver;
+    #[cfg(not(target_os = "linux"))]
+    let driver = || None;
+    // An empty value counts: it hides every card.
+    let is_set = |name: &str| env::var(name).ok();
+    let cuda = Cuda::open().map_err(|error| Problem::of_opening(error, driver(), &is_set))?;
     match Device::all(cuda) {
         Ok(devices) if !devices.is_empty() => Ok((cuda, devices)),
         Ok(_) => Err(Problem::of_nothing(&is_set)),
@@ -73,8 +82,7 @@ fn usable() -> Result<(), Problem> {
     let Some(best) = choose::best(&devices) else {
         return devices.first().and_then(choose::too_old).map_or(Err(Problem::NotSeen), Err);
     };
-    let nvrtc = Nvrtc::open(cuda.version.0)?;
-    nvrtc.arch_for(best.arch())?;
+    Nvrtc::open(cuda.version.0, best.arch())?;
     Ok(())
 }
 
@@ -120,7 +128,8 @@ fn chosen(choice: Option<&DeviceChoice>) -> Result<(Cuda, Device, &'static Nvrtc
     };
     let (cuda, devices) = devices().map_err(unavailable)?;
     let device = choose::choose(&devices, choice)?.clone();
-    let nvrtc = Nvrtc::open(cuda.version.0).map_err(|error| unavailable(error.into()))?;
+    let nvrtc = Nvrtc::open(cuda.version.0, device.arch());
+    let nvrtc = nvrtc.map_err(|error| unavailable(error.into()))?;
     Ok((cuda, device, nvrtc))
 }
 
@@ -132,7 +141,8 @@ pub(crate) fn report() -> String {
     match devices() {
         Ok((cuda, devices)) => {
             let _ = writeln!(text, "driver of CUDA {}.{}", cuda.version.0, cuda.version.1);
-            match Nvrtc::open(cuda.version.0) {
+            let arch = choose::best(&devices).or(devices.first()).map_or(0, Device::arch);
+            match Nvrtc::open(cuda.version.0, arch) {
                 Ok(nvrtc) => {
                     let (major, minor) = nvrtc.version;
                     let _ = writeln!(text, "NVRTC {major}.{minor} at {}", nvrtc.path.display());

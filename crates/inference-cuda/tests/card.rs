@@ -35,8 +35,9 @@ fn driver() -> Option<CudaDriver> {
     }
     let cuda = Cuda::open().expect("it is available");
     let devices = Device::all(cuda).expect("it is available");
-    let nvrtc = Nvrtc::open(cuda.version.0).expect("it is available");
-    Some(CudaDriver::open(cuda, &devices[0], nvrtc).expect("it is available"))
+    let device = devices.iter().find(|d| d.capability >= (6, 1)).expect("it is available");
+    let nvrtc = Nvrtc::open(cuda.version.0, device.arch()).expect("it is available");
+    Some(CudaDriver::open(cuda, device, nvrtc).expect("it is available"))
 }
 
 fn gpu() -> Option<Gpu<CudaDriver>> {
@@ -49,16 +50,22 @@ fn a_machine_without_a_card_says_so_in_one_sentence() {
         Availability::Available => assert!(!CudaBackend.devices().is_empty()),
         Availability::Unavailable(reason) => {
             let at_all = std::path::Path::new("/proc/driver/nvidia").exists();
+            let is_told = reason.contains("NVIDIA GPU");
             assert!(
-                at_all || !cfg!(target_os = "linux") || reason.contains("NVIDIA GPU"),
+                at_all
+                    || !cfg!(target_os = "linux")
+                    || is_told
+                    || !CudaBackend.devices().is_empty(),
                 "{reason}"
             );
             assert!(!reason.contains('\n'), "{reason}");
+            assert!(CudaBackend.report().contains(&reason) || !CudaBackend.devices().is_empty());
             let error = CudaBackend.load(&fixtures::path("llama"), &LoadOptions::default());
-            let Err(error) = error else { panic!("it loads without a card") };
-            assert!(error.to_string().contains(&reason), "{error}");
-            assert!(CudaBackend.report().contains(&reason));
-            assert!(CudaBackend.devices().is_empty());
+            let Err(error) = error else { panic!("it loads without a card or a compiler") };
+            // A card may be there, and its compiler missing or too new for it.
+            if CudaBackend.devices().is_empty() {
+                assert!(error.to_string().contains(&reason), "{error}");
+            }
         }
     }
 }

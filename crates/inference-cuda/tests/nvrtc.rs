@@ -9,7 +9,7 @@ use std::time::Instant;
 const NEWEST: u32 = 13;
 
 fn nvrtc() -> Option<&'static Nvrtc> {
-    Nvrtc::open(NEWEST).map_err(|error| println!("skipped: {error}")).ok()
+    Nvrtc::open(NEWEST, 80).map_err(|error| println!("skipped: {error}")).ok()
 }
 
 /// Compiles every module for compute capability `arch`, and gives what the assembler says of spilled registers.

@@ -10,8 +10,11 @@ use std::{
 /// NVIDIA's number among makers of PCI devices.
 const NVIDIA: &str = "0x10de";
 
+/// Linux on Windows (WSL) reaches any GPU through this.
+const WSL: &str = "dev/dxg";
+
 /// What only a machine has whose GPU is no PCI device of its own: Linux on Windows, and Jetson.
-const OTHER_WAYS: [&str; 3] = ["dev/dxg", "dev/nvgpu", "dev/nvhost-ctrl-gpu"];
+const OTHER_WAYS: [&str; 3] = [WSL, "dev/nvgpu", "dev/nvhost-ctrl-gpu"];
 
 /// What a machine has.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -24,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) driver: Option<String>,
     /// Whether the GPU is reached in a way that is not looked at here.
     pub(crate) is_elsewhere: bool,
+    /// Whether this is Linux on Windows.
+    pub(crate) is_wsl: bool,
     /// `/dev/nvidiactl`.
     pub(crate) control: Access,
 }
@@ -54,6 +59,7 @@ impl Machine {
             driver_of_card,
             driver: driver_version(&root.join("proc/driver/nvidia/version")),
             is_elsewhere: OTHER_WAYS.iter().any(|path| root.join(path).exists()),
+            is_wsl: root.join(WSL).exists(),
             control: access(&root.join("dev/nvidiactl"), open),
         }
     }
@@ -79,6 +85,15 @@ impl Machine {
                 Some(Problem::NoDriver { card: card.clone(), other })
             }
             (Some(_), Some(_), _) => Some(Problem::NoFile),
+        }
+    }
+
+    /// The cause of `problem`, which CUDA has, as far as the kernel can say; else the same.
+    pub(crate) fn explain(&self, problem: Problem) -> Problem {
+        match problem {
+            Problem::NoLibrary { .. } | Problem::NotSeen if self.is_wsl => Problem::Wsl,
+            Problem::OldDriver(_) | Problem::Hidden { .. } => problem,
+            _ => self.problem().unwrap_or(problem),
         }
     }
 }

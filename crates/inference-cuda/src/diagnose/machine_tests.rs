@@ -90,6 +90,39 @@ fn each_fault_of_a_machine_has_its_sentence() {
 }
 
 #[test]
+fn what_opening_cuda_mends_is_told_only_if_it_does_not() {
+    let no_library = || Problem::NoLibrary { driver: None };
+    for (tree, refused, stays) in [
+        (Tree::new(), None, true),
+        (Tree::new().card(), None, false),
+        (Tree::new().card().driven_by("nouveau"), None, true),
+        (Tree::new().card().driver(), None, false),
+        (Tree::new().card().driver().control(), Some(13), true),
+        (Tree::new().card().driver().control(), Some(1), true),
+    ] {
+        let machine = tree.read(refused);
+        let problem = machine.problem().expect("it has one");
+        assert_eq!(problem.stays(), stays, "{problem}");
+        assert_eq!(machine.explain(no_library()).to_string(), problem.to_string());
+        let hidden = machine.explain(Problem::Hidden { value: String::new() });
+        assert!(matches!(hidden, Problem::Hidden { .. }), "{hidden}");
+    }
+    let machine = Tree::new().card().driver().control().read(None);
+    assert!(matches!(machine.explain(no_library()), Problem::NoLibrary { .. }));
+}
+
+#[test]
+fn linux_on_windows_has_a_sentence_of_its_own() {
+    let machine = Tree::new().file("dev/dxg", "").read(None);
+    for problem in [Problem::NoLibrary { driver: None }, Problem::NotSeen] {
+        let sentence = machine.explain(problem).to_string();
+        assert!(sentence.starts_with("no NVIDIA GPU reaches this WSL"), "{sentence}");
+    }
+    let old = machine.explain(Problem::OldDriver((11, 0)));
+    assert!(matches!(old, Problem::OldDriver(_)), "{old}");
+}
+
+#[test]
 fn the_driver_s_version_is_read_from_either_module() {
     let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  575.57.08  Release Build  (user@host)\n";
     for (tree, version) in [

@@ -48,6 +48,12 @@ pub(crate) enum Problem {
     )]
     NoLibrary { driver: Option<String> },
 
+    #[error(
+        "no NVIDIA GPU reaches this WSL: install NVIDIA's driver on Windows, and none in Linux; `/usr/lib/wsl/lib` has to \
+         be in the loader's path, so that `ldconfig -p | grep libcuda` shows it"
+    )]
+    Wsl,
+
     #[error("NVIDIA's driver with CUDA ({LIBRARY}) is not installed: install NVIDIA's driver")]
     NotInstalled,
 
@@ -58,7 +64,7 @@ pub(crate) enum Problem {
     OldDriver((u32, u32)),
 
     #[error(
-        "CUDA sees no GPU, and {HIDING}={value} is set: unset it, or set it to a device that `nvidia-smi -L` lists"
+        "CUDA sees no GPU, and {HIDING}={value:?} is set: unset it, or set it to a device that `nvidia-smi -L` lists"
     )]
     Hidden { value: String },
 
@@ -90,6 +96,13 @@ fn version(driver: &Option<String>) -> String {
 }
 
 impl Problem {
+    /// Whether opening CUDA can't mend it: as root, or with `nvidia-modprobe` installed, that loads NVIDIA's kernel driver
+    /// and makes the device files, which a machine without a display may lack until then.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn stays(&self) -> bool {
+        !matches!(self, Self::NoFile | Self::NoDriver { other: None, .. })
+    }
+
     /// What it means that the driver can't be opened; `driver` is the kernel driver's version, on Linux.
     pub(crate) fn of_opening(
         error: OpenError,
@@ -149,9 +162,11 @@ mod tests {
     fn a_variable_that_hides_the_card_is_named() {
         for code in [100, 101] {
             let hidden = of(code, true);
-            assert!(hidden.contains("CUDA_VISIBLE_DEVICES=7 is set: unset it"), "{hidden}");
+            assert!(hidden.contains("CUDA_VISIBLE_DEVICES=\"7\" is set: unset it"), "{hidden}");
             assert!(of(code, false).contains("run `nvidia-smi`"));
         }
+        let empty = Problem::of_nothing(&|_| Some(String::new())).to_string();
+        assert!(empty.contains("CUDA_VISIBLE_DEVICES=\"\" is set: unset it"), "{empty}");
     }
 
     #[test]

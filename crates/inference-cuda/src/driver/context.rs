@@ -5,6 +5,7 @@ use cudarc::driver::{
     result,
     sys::{CUcontext, CUdevice},
 };
+use std::ptr;
 
 /// The primary context of a device, retained until it is dropped.
 #[derive(Debug)]
@@ -25,6 +26,18 @@ impl Context {
     pub(super) fn bind(&self) -> Result<(), CudaError> {
         // SAFETY: it is retained.
         check("cuCtxSetCurrent", unsafe { result::ctx::set_current(self.raw) })
+    }
+
+    /// What `f` finds in the context of device `ordinal`; afterwards this thread's current one is what it was.
+    pub(super) fn aside<T>(
+        ordinal: i32,
+        f: impl FnOnce(&Self) -> Result<T, CudaError>,
+    ) -> Result<T, CudaError> {
+        let before = check("cuCtxGetCurrent", result::ctx::get_current())?;
+        let found = f(&Self::new(ordinal)?);
+        // SAFETY: it was current a moment ago; null is none.
+        let set = unsafe { result::ctx::set_current(before.unwrap_or(ptr::null_mut())) };
+        check("cuCtxSetCurrent", set).and(found)
     }
 
     /// Free and total memory, in bytes.

@@ -128,12 +128,13 @@ impl Device {
         })
     }
 
-    /// Free and total memory, in bytes. Starts a context, which takes a tenth of a second and some memory.
+    /// Free and total memory, in bytes. Starts a context, which takes a tenth of a second and some memory; the one that this
+    /// thread had is its current one afterwards.
     ///
     /// # Errors
     /// What CUDA says.
     pub fn memory(&self) -> Result<(u64, u64), CudaError> {
-        Context::new(self.ordinal)?.memory()
+        Context::aside(self.ordinal, Context::memory)
     }
 
     /// Its compute capability as compilers write it: 90 for 9.0.

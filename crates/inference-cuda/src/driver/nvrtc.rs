@@ -3,14 +3,17 @@
 //! Its functions, described in <https://docs.nvidia.com/cuda/nvrtc/>, are found by name here and not by cudarc, which can't
 //! be told which library to take: an installation often has several, and the newest may be too new for the driver.
 
+mod find;
+
+use find::{builtins, candidates, file, first, linux_version};
 use libloading::Library;
 use std::{
+    collections::BTreeMap,
     env,
     ffi::{CStr, CString, c_char, c_int, c_void},
-    fs,
     path::{Path, PathBuf},
     ptr,
-    sync::OnceLock,
+    sync::{Mutex, PoisonError},
 };
 
 /// NVRTC's file, or the folder that it is in.
@@ -127,10 +130,16 @@ fn missing(place: &Option<PathBuf>, cuda: u32, reason: &Option<String>) -> Strin
             "there is no NVRTC for this driver at {PLACE}={}{because}: unset it, or set it to the folder of {file}",
             place.display()
         ),
+        None if cfg!(windows) => format!(
+            "NVRTC, CUDA's run-time compiler ({file}), is not installed{because}: run `pip install \
+             nvidia-cuda-nvrtc-cu{major}` and set {PLACE} to its folder `nvidia\\cuda_nvrtc\\bin`, or install the \
+             component NVRTC of NVIDIA's CUDA toolkit {major}"
+        ),
         None => format!(
             "NVRTC, CUDA's run-time compiler ({file}), is not installed{because}: run `pip install \
              nvidia-cuda-nvrtc-cu{major}` and set {PLACE} (or LD_LIBRARY_PATH) to its folder \
-             `nvidia/cuda_nvrtc/lib`, or install the system's package, such as `libnvrtc{major}` or `cuda-nvrtc`"
+             `nvidia/cuda_nvrtc/lib`, or install the system's package, such as `libnvrtc{}` or `cuda-nvrtc`",
+            linux_version(major)
         ),
     }
 }
@@ -145,79 +154,40 @@ impl From<NvrtcError> for inference_core::Error {
     }
 }
 
-/// The library's name in CUDA's version `major`.
-fn file(major: u32) -> String {
-    if cfg!(windows) {
-        // 11.2 was the last of CUDA 11 to change its name.
-        format!("nvrtc64_{major}{}_0.dll", if major == 11 { 2 } else { 0 })
-    } else {
-        format!("libnvrtc.so.{major}")
-    }
-}
-
-/// What is tried in turn for a driver of CUDA `cuda`: its own version of NVRTC first, and never a later one, whose code it
-/// could not load. The system's loader comes before folders of `variable`s and the usual ones.
-fn candidates(cuda: u32, variable: &dyn Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
-    let versions = || (OLDEST..=cuda.max(OLDEST)).rev().map(file);
-    if let Some(place) = variable(PLACE) {
-        return match place.is_dir() {
-            true => versions().map(|file| place.join(file)).collect(),
-            false => vec![place],
-        };
-    }
-    let mut folders = vec![PathBuf::new()];
-    for environment in ["VIRTUAL_ENV", "CONDA_PREFIX"].iter().filter_map(|name| variable(name)) {
-        folders.push(environment.join(if cfg!(windows) { "Library/bin" } else { "lib" }));
-        folders.extend(site_packages(&environment).iter().flat_map(|packages| {
-            let end = if cfg!(windows) { "bin" } else { "lib" };
-            // The second is the layout from CUDA 13 on.
-            [packages.join("nvidia/cuda_nvrtc").join(end), packages.join("nvidia/cu13").join(end)]
-        }));
-    }
-    let toolkits = ["CUDA_HOME", "CUDA_PATH"].iter().filter_map(|name| variable(name));
-    for toolkit in toolkits.chain((!cfg!(windows)).then(|| PathBuf::from("/usr/local/cuda"))) {
-        folders.push(toolkit.join(if cfg!(windows) { "bin" } else { "lib64" }));
-    }
-    versions()
-        .flat_map(|file| folders.iter().map(move |folder| folder.join(&file)))
-        .filter(|path| path.parent() == Some(Path::new("")) || path.exists())
-        .collect()
-}
-
-/// Where a Python environment has its packages.
-fn site_packages(environment: &Path) -> Vec<PathBuf> {
-    if cfg!(windows) {
-        return vec![environment.join("Lib/site-packages")];
-    }
-    let entries = fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path().join("site-packages")).filter(|path| path.is_dir()).collect()
-}
-
 impl Nvrtc {
-    /// The compiler for a driver of CUDA `cuda` (its major number): [`PLACE`] alone if that is set, else what the system's
-    /// loader finds, active Python environments, and toolkits.
+    /// The compiler for a driver of CUDA `cuda` (its major number) and a device of compute capability `arch` (90 is 9.0):
+    /// [`PLACE`] alone if that is set, else the first that knows the device, or an earlier one, of what the system's loader
+    /// finds, active Python environments, and toolkits.
     ///
     /// # Errors
-    /// It is not there. Once found it is the same for all later calls.
-    pub fn open(cuda: u32) -> Result<&'static Self, NvrtcError> {
-        static FOUND: OnceLock<Nvrtc> = OnceLock::new();
-        if let Some(found) = FOUND.get() {
-            return Ok(found);
-        }
+    /// It is not there, or all that are compile only for later devices.
+    pub fn open(cuda: u32, arch: u32) -> Result<&'static Self, NvrtcError> {
         let variable = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-        let mut reason = None;
-        for path in candidates(cuda, &variable) {
-            match Self::open_at(&path) {
-                Ok(nvrtc) => return Ok(FOUND.get_or_init(|| nvrtc)),
-                // That a name is nowhere says nothing; that a file is no library does.
-                Err(error) if path.is_file() => reason = Some(error),
-                Err(_) => {}
-            }
+        let fits = |nvrtc: &&Self| nvrtc.arch_for(arch).map(drop);
+        let missing = |reason| NvrtcError::Missing { place: variable(PLACE), cuda, reason };
+        first(&candidates(cuda, &variable), Self::opened, fits, missing)
+    }
+
+    /// The one at `path`, opened once.
+    fn opened(path: &Path) -> Result<&'static Self, String> {
+        static OPENED: Mutex<BTreeMap<PathBuf, &Nvrtc>> = Mutex::new(BTreeMap::new());
+        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(nvrtc) = opened.get(path) {
+            return Ok(nvrtc);
         }
-        Err(NvrtcError::Missing { place: variable(PLACE), cuda, reason })
+        let nvrtc: &Self = Box::leak(Box::new(Self::open_at(path)?));
+        opened.insert(path.to_owned(), nvrtc);
+        Ok(nvrtc)
     }
 
     fn open_at(path: &Path) -> Result<Self, String> {
+        for path in builtins(path) {
+            // SAFETY: opens the vendor's library, whose initialisers have no conditions.
+            match unsafe { Library::new(&path) } {
+                Ok(library) => std::mem::forget(library),
+                Err(error) => tracing::debug!("{}: {error}", path.display()),
+            }
+        }
         // SAFETY: opens the vendor's library, whose initialisers have no conditions.
         let library = unsafe { Library::new(path) }.map_err(|error| error.to_string())?;
         // SAFETY: its name says that it is NVRTC; it is never closed, as the last line sees to.
