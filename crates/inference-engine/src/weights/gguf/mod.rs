@@ -111,13 +111,18 @@ impl GgufWeights {
 impl Weights for GgufWeights {
     fn get(&self, name: &str) -> Result<RawTensor> {
         let stored = self.stored(name)?;
-        stored.dense().ok_or_else(|| {
+        let raw = stored.dense().ok_or_else(|| {
             let reason = format!(
                 "tensor `{}` is stored as {}, but `{name}` can't be quantised",
                 stored.name, stored.ty
             );
             Error::file(self.path(stored), reason)
-        })
+        })?;
+        if stored.turned.is_some() {
+            // It is a copy, in another order.
+            self.files[stored.file].1.release(&stored.bytes);
+        }
+        Ok(raw)
     }
 
     fn matrix(&self, module: &str) -> Result<Matrix> {
