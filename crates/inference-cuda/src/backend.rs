@@ -9,21 +9,7 @@ use crate::{
     nvrtc::{Nvrtc, PLACE},
 };
 use inference_core::{Availability, Check, DeviceChoice, Error, LoadOptions, Result, TextModel};
-use inference_engine::{
-    Setup,
-    check::{self, Tolerance},
-};
-use inference_gpu::Gpu;
 use std::{env, fmt::Write as _, path::Path};
-
-/// Sequences at once: a decoding step reads every weight anyway, and a card has arithmetic to spare.
-const SLOTS: usize = 32;
-
-/// Prompt tokens of a step: enough that products are bound by arithmetic on a large card.
-const STEP_TOKENS: usize = 512;
-
-/// Bytes for activations and code, and for the desktop: a full card can stop it.
-const RESERVE: u64 = 1 << 30;
 
 /// Variables that change what CUDA or this backend does, for a report.
 const TELLING: [&str; 8] = [
@@ -101,23 +87,14 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
 pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
     let (cuda, device, nvrtc) = chosen(options.device.as_ref())?;
     tracing::info!("{}", line(&device));
-    let setup = Setup {
-        backend: NAME,
-        device: device.name.clone(),
-        slots: SLOTS,
-        step_tokens: STEP_TOKENS,
-        reserve: RESERVE,
-    };
-    let rows = STEP_TOKENS + options.parallel_slots.unwrap_or(SLOTS);
-    let open = move || Gpu::new(CudaDriver::open(cuda, &device, nvrtc)?, rows);
-    Ok(Box::new(inference_engine::load(path, options, setup, open)?))
+    let name = device.name.clone();
+    let open = move || CudaDriver::open(cuda, &device, nvrtc);
+    inference_gpu::load(path, options, NAME, name, open)
 }
 
 pub(crate) fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
     let (cuda, device, nvrtc) = chosen(choice)?;
-    let gpu = Gpu::new(CudaDriver::open(cuda, &device, nvrtc)?, STEP_TOKENS)?;
-    check::self_test(&gpu, Tolerance::default(), each);
-    Ok(())
+    inference_gpu::self_test(CudaDriver::open(cuda, &device, nvrtc)?, each)
 }
 
 /// CUDA, the device to use, and the compiler.

@@ -5,6 +5,7 @@
 
 mod arena;
 mod attention;
+mod backend;
 #[cfg(feature = "cpu-driver")]
 pub mod cpu;
 mod device;
@@ -16,6 +17,7 @@ mod load;
 mod source;
 mod step;
 
+pub use backend::{load, self_test};
 pub use driver::{Driver, Launch, MatrixUnit, Memory, Target};
 pub use gpu::{Gpu, Tensor};
 pub use source::Module;

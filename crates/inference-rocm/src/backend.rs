@@ -8,21 +8,7 @@ use crate::{
     hip::{DeviceInfo, Hip, HipDevice, load::LIB_DIR},
 };
 use inference_core::{Availability, Check, DeviceChoice, Error, LoadOptions, Result, TextModel};
-use inference_engine::{
-    Setup,
-    check::{self, Tolerance},
-};
-use inference_gpu::Gpu;
 use std::{env, fmt::Write as _, path::Path};
-
-/// Sequences at once: a decoding step reads every weight anyway, and a card has arithmetic to spare.
-const SLOTS: usize = 32;
-
-/// Prompt tokens of a step: enough that products are bound by arithmetic on a large card.
-const STEP_TOKENS: usize = 512;
-
-/// Bytes for activations and code, and for the desktop: a full card can stop it.
-const RESERVE: u64 = 1 << 30;
 
 /// Variables that change what HIP does, for a report.
 const TELLING: [&str; 8] = [
@@ -97,23 +83,13 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
             "HSA_OVERRIDE_GFX_VERSION={version} makes the card say another architecture; it is not needed"
         );
     }
-    let setup = Setup {
-        backend: NAME,
-        device: device.name.clone(),
-        slots: SLOTS,
-        step_tokens: STEP_TOKENS,
-        reserve: RESERVE,
-    };
-    let rows = STEP_TOKENS + options.parallel_slots.unwrap_or(SLOTS);
-    let open = move || Gpu::new(HipDriver::open(hip, device.ordinal)?, rows);
-    Ok(Box::new(inference_engine::load(path, options, setup, open)?))
+    let name = device.name.clone();
+    inference_gpu::load(path, options, NAME, name, move || HipDriver::open(hip, device.ordinal))
 }
 
 pub(crate) fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
     let (hip, device) = chosen(choice)?;
-    let gpu = Gpu::new(HipDriver::open(hip, device.ordinal)?, STEP_TOKENS)?;
-    check::self_test(&gpu, Tolerance::default(), each);
-    Ok(())
+    inference_gpu::self_test(HipDriver::open(hip, device.ordinal)?, each)
 }
 
 /// HIP, and the device to use.
