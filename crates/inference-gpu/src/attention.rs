@@ -163,10 +163,11 @@ impl<D: Driver> Gpu<D> {
         step: &Started<D>,
     ) -> Result<()> {
         // The kernels' widths, and the waves of their blocks.
-        let (columns, which, waves) = match width(a) {
-            0..=64 => (64, 0, 4),
-            65..=128 => (128, 0, 4),
-            _ => (256, 1, 2),
+        // None for f32: such a cache is attended to row by row.
+        let (names, which, waves) = match width(a) {
+            0..=64 => (["flash_f32_64", "flash_f16_64", "flash_bf16_64"], 0, 4),
+            65..=128 => (["flash_f32_128", "flash_f16_128", "flash_bf16_128"], 0, 4),
+            _ => (["flash_f32_256", "flash_f16_256", "flash_bf16_256"], 1, 2),
         };
         let (count, tiles) = step.tiles(which);
         if count == 0 {
@@ -192,9 +193,9 @@ impl<D: Driver> Gpu<D> {
             a.softcap.unwrap_or(0.0),
             a.window.unwrap_or(0),
         ];
-        let name = format!("flash_{}_{columns}", cache.stored.suffix());
+        let name = cache.stored.of(names);
         let threads = waves * self.driver.target().wave;
-        self.kernels.run(Module::Flash, &name, [count, a.heads, 1], threads, args)
+        self.kernels.run(Module::Flash, name, [count, a.heads, 1], threads, args)
     }
 
     /// Attention of single rows.
@@ -221,7 +222,7 @@ impl<D: Driver> Gpu<D> {
         let counters = self.count(q.rows * a.heads)?;
         let [keys, values] = &cache.layers[layer];
         let chunks = (a.heads / a.kv_heads).div_ceil(GROUP);
-        let name = format!("attend_{}", cache.stored.suffix());
+        let name = cache.stored.of(["attend_f32", "attend_f16", "attend_bf16"]);
         for row0 in rows.clone().step_by(at_once) {
             let grid = [at_once.min(rows.end - row0), a.kv_heads * chunks, splits];
             let args = list![
@@ -246,7 +247,7 @@ impl<D: Driver> Gpu<D> {
                 a.softcap.unwrap_or(0.0),
                 a.window.unwrap_or(0),
             ];
-            self.kernels.run(Module::Attend, &name, grid, 128, args)?;
+            self.kernels.run(Module::Attend, name, grid, 128, args)?;
         }
         Ok(())
     }

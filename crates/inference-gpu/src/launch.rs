@@ -7,6 +7,9 @@ use crate::{
 use inference_core::{Error, Result};
 use std::{cell::RefCell, collections::HashMap, ffi::c_void, rc::Rc};
 
+/// Most arguments of a kernel.
+const MOST: usize = 24;
+
 /// An argument of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Arg {
@@ -114,13 +117,18 @@ impl<D: Driver> Kernels<D> {
         if block > declared.threads || x == 0 || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
             return Err(wrong(format!("{grid:?} blocks of {block} threads")));
         }
-        let values: Vec<u64> = args.iter().map(|a| a.bits().to_le()).collect();
-        let mut pointers: Vec<*mut c_void> =
-            values.iter().map(|value| std::ptr::from_ref(value).cast_mut().cast()).collect();
+        if args.len() > MOST {
+            return Err(wrong(format!("{} arguments, more than {MOST}", args.len())));
+        }
+        let (mut values, mut pointers) = ([0_u64; MOST], [std::ptr::null_mut::<c_void>(); MOST]);
+        for ((value, pointer), arg) in values.iter_mut().zip(&mut pointers).zip(args) {
+            *value = arg.bits().to_le();
+            *pointer = std::ptr::from_mut(value).cast();
+        }
         let launch = Launch { grid: [x, y, z], block, shared_bytes: 0 };
         // SAFETY: number and types of the arguments have just been compared with the kernel's own text. The operations of
         // this crate, which alone call this, pass memory of arenas and weights that lives as long as the stream needs it,
         // and the sizes that it was lent with; the device suite checks them on the CPU.
-        unsafe { self.driver.launch(kernel, launch, &mut pointers) }
+        unsafe { self.driver.launch(kernel, launch, &mut pointers[..args.len()]) }
     }
 }

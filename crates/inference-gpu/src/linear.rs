@@ -9,11 +9,17 @@ use crate::{
 use inference_core::Result;
 use inference_engine::arch::Activation;
 
-/// Rows of activations that the kernels for few rows take at a time.
-const FEW: [usize; 4] = [1, 2, 4, 8];
+/// Rows of activations that the kernels for few rows take at a time, and those kernels: for each type of dense matrices,
+/// and for quantised ones.
+const FEW: [(usize, [&str; 3], &str); 4] = [
+    (1, ["gemv_f32_1", "gemv_f16_1", "gemv_bf16_1"], "affine_gemv_1"),
+    (2, ["gemv_f32_2", "gemv_f16_2", "gemv_bf16_2"], "affine_gemv_2"),
+    (4, ["gemv_f32_4", "gemv_f16_4", "gemv_bf16_4"], "affine_gemv_4"),
+    (8, ["gemv_f32_8", "gemv_f16_8", "gemv_bf16_8"], "affine_gemv_8"),
+];
 
 /// The most of them; more are multiplied by matrix instructions, whose sums have another order (decision 0020).
-const MOST: usize = FEW[FEW.len() - 1];
+const MOST: usize = FEW[FEW.len() - 1].0;
 
 /// Outputs of a block of the kernels for many rows, `[rows, columns]`, and its threads; the same as in `gemm.h`.
 const LARGE: ([usize; 2], u32) = ([128, 128], 256);
@@ -37,6 +43,40 @@ impl From<Activation> for Epilogue {
         match activation {
             Activation::Silu => Self::Silu,
             Activation::GeluTanh => Self::Gelu,
+        }
+    }
+}
+
+/// What a product of any number of rows is told.
+struct Product {
+    /// Where it goes, its weights, their scales and biases, and what is added; 0 where there are none.
+    to: u64,
+    weights: u64,
+    groups: u64,
+    bias: u64,
+    /// Columns of the result that it makes.
+    outputs: usize,
+    gated: bool,
+    mode: i32,
+}
+
+impl Product {
+    fn new<D: Driver>(
+        map: &Linear<D>,
+        segment: &Segment<D>,
+        y: &Tensor<D>,
+        epilogue: Epilogue,
+    ) -> Self {
+        let gated = matches!(epilogue, Epilogue::Silu | Epilogue::Gelu);
+        let first = 4 * segment.first as u64;
+        Self {
+            to: y.address() + first,
+            weights: segment.weights.address(),
+            groups: segment.groups.as_ref().map_or(0, |g| g.address()),
+            bias: map.bias.as_ref().map_or(0, |b| b.address() + first),
+            outputs: if gated { segment.rows / 2 } else { segment.rows },
+            gated,
+            mode: epilogue as i32,
         }
     }
 }
@@ -98,19 +138,15 @@ impl<D: Driver> Gpu<D> {
         y: &Tensor<D>,
         epilogue: Epilogue,
     ) -> Result<()> {
-        let at_once = FEW.into_iter().find(|m| *m >= x.rows).unwrap_or(MOST);
-        let gated = matches!(epilogue, Epilogue::Silu | Epilogue::Gelu);
-        let outputs = if gated { segment.rows / 2 } else { segment.rows };
+        let (at_once, dense, affine) =
+            FEW.into_iter().find(|few| few.0 >= x.rows).unwrap_or(FEW[FEW.len() - 1]);
+        let Product { to, weights, groups: pairs, bias, outputs, gated, mode } =
+            Product::new(map, segment, y, epilogue);
         let waves = if gated { outputs } else { outputs.div_ceil(2) };
         let of_block = 128 / self.driver.target().wave as usize;
         let grid = [waves.div_ceil(of_block), x.rows.div_ceil(at_once), 1];
-        let to = y.address() + 4 * segment.first as u64;
-        let bias = map.bias.as_ref().map_or(0, |b| b.address() + 4 * segment.first as u64);
-        let weights = segment.weights.address();
-        let mode = epilogue as i32;
         match segment.form {
             Form::Dense(stored) => {
-                let name = format!("gemv_{}_{at_once}", stored.suffix());
                 let args = list![
                     to,
                     x.address(),
@@ -123,11 +159,9 @@ impl<D: Driver> Gpu<D> {
                     y.cols,
                     mode
                 ];
-                self.kernels.run(Module::DenseGemv, &name, grid, 128, args)
+                self.kernels.run(Module::DenseGemv, stored.of(dense), grid, 128, args)
             }
             Form::Affine { bits, shift, groups } => {
-                let name = format!("affine_gemv_{at_once}");
-                let pairs = segment.groups.as_ref().map_or(0, |g| g.address());
                 let args = list![
                     to,
                     x.address(),
@@ -143,7 +177,7 @@ impl<D: Driver> Gpu<D> {
                     shift,
                     groups as i32
                 ];
-                self.kernels.run(Module::AffineGemv(bits), &name, grid, 128, args)
+                self.kernels.run(Module::AffineGemv(bits), affine, grid, 128, args)
             }
         }
     }
@@ -169,21 +203,19 @@ impl<D: Driver> Gpu<D> {
             narrow as i32
         ];
         self.kernels.run(Module::Elementwise, "narrow", [x.rows, 1, 1], 256, args)?;
-        let gated = matches!(epilogue, Epilogue::Silu | Epilogue::Gelu);
-        let outputs = if gated { segment.rows / 2 } else { segment.rows };
+        let Product { to, weights, groups: pairs, bias, outputs, gated, mode } =
+            Product::new(map, segment, y, epilogue);
         let blocks = |[rows, cols]: [usize; 2]| x.rows.div_ceil(rows) * segment.rows.div_ceil(cols);
         let is_large = x.rows > 64 && blocks(LARGE.0) >= self.driver.target().units as usize;
-        let (([_, cols], threads), size) =
-            if is_large { (LARGE, "large") } else { (SMALL, "small") };
-        let [rows, _] = if is_large { LARGE.0 } else { SMALL.0 };
+        let (([rows, cols], threads), dense, affine) = if is_large {
+            (LARGE, ["gemm_f32_large", "gemm_f16_large", "gemm_bf16_large"], "affine_gemm_large")
+        } else {
+            (SMALL, ["gemm_f32_small", "gemm_f16_small", "gemm_bf16_small"], "affine_gemm_small")
+        };
         let across = if gated { outputs.div_ceil(cols / 2) } else { outputs.div_ceil(cols) };
         let grid = [x.rows.div_ceil(rows) * across, 1, 1];
-        let to = y.address() + 4 * segment.first as u64;
-        let bias = map.bias.as_ref().map_or(0, |b| b.address() + 4 * segment.first as u64);
-        let (weights, mode) = (segment.weights.address(), epilogue as i32);
         match segment.form {
             Form::Dense(stored) => {
-                let name = format!("gemm_{}_{size}", stored.suffix());
                 let args = list![
                     to,
                     narrowed.address(),
@@ -196,11 +228,9 @@ impl<D: Driver> Gpu<D> {
                     y.cols,
                     mode
                 ];
-                self.kernels.run(Module::DenseGemm, &name, grid, threads, args)
+                self.kernels.run(Module::DenseGemm, stored.of(dense), grid, threads, args)
             }
             Form::Affine { bits, shift, groups } => {
-                let name = format!("affine_gemm_{size}");
-                let pairs = segment.groups.as_ref().map_or(0, |g| g.address());
                 let args = list![
                     to,
                     narrowed.address(),
@@ -216,7 +246,7 @@ impl<D: Driver> Gpu<D> {
                     shift,
                     groups as i32
                 ];
-                self.kernels.run(Module::AffineGemm(bits), &name, grid, threads, args)
+                self.kernels.run(Module::AffineGemm(bits), affine, grid, threads, args)
             }
         }
     }

@@ -25,12 +25,12 @@ impl Stored {
         if self == Self::F32 { 4 } else { 2 }
     }
 
-    /// The end of the names of kernels that are written for it.
-    pub(crate) fn suffix(self) -> &'static str {
+    /// Of the names of kernels that are written for each, this one's.
+    pub(crate) fn of<T>(self, [f32, f16, bf16]: [T; 3]) -> T {
         match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
+            Self::F32 => f32,
+            Self::F16 => f16,
+            Self::Bf16 => bf16,
         }
     }
 }
