@@ -36,7 +36,12 @@ pub trait Backend: Send + Sync {
     /// there or can't be opened. What a check finds is not an error: see [`Check::outcome`].
     fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
         let _ = (device, each);
-        Err(Error::unsupported("self-test", self.name()))
+        match self.availability() {
+            Availability::Available => Err(Error::unsupported("self-test", self.name())),
+            Availability::Unavailable(reason) => {
+                Err(Error::BackendNotAvailable { name: self.name().to_owned(), reason })
+            }
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 #[cfg(target_os = "linux")]
 use crate::diagnose::Machine;
 use crate::{
-    Cuda, CudaDriver, Device, NAME, choose,
+    Cuda, CudaBackend, CudaDriver, Device, NAME, choose,
     diagnose::{HIDING, Problem},
     driver::GRAPH,
     nvrtc::{Nvrtc, PLACE},
 };
-use inference_core::{Availability, Check, DeviceChoice, Error, LoadOptions, Result, TextModel};
+use inference_core::{
+    Availability, Backend, Check, DeviceChoice, Error, Format, LoadOptions, Result, TextModel,
+};
 use std::{env, fmt::Write as _, path::Path};
 
 /// Variables that change what CUDA or this backend does, for a report.
@@ -55,8 +57,38 @@ fn seen() -> Result<(Cuda, Vec<Device>), Problem> {
     }
 }
 
+impl Backend for CudaBackend {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn availability(&self) -> Availability {
+        availability()
+    }
+
+    fn reads(&self, format: Format) -> bool {
+        matches!(format, Format::Safetensors | Format::Gguf)
+    }
+
+    fn devices(&self) -> Vec<inference_core::DeviceInfo> {
+        list()
+    }
+
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+        load(path, options)
+    }
+
+    fn report(&self) -> String {
+        report()
+    }
+
+    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+        self_test(device, each)
+    }
+}
+
 /// Whether there is a device that is chosen by itself, and a compiler for it.
-pub(crate) fn availability() -> Availability {
+fn availability() -> Availability {
     match usable() {
         Ok(()) => Availability::Available,
         Err(problem) => Availability::Unavailable(problem.to_string()),
@@ -73,7 +105,7 @@ fn usable() -> Result<(), Problem> {
 }
 
 /// The devices, in CUDA's order.
-pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
+fn list() -> Vec<inference_core::DeviceInfo> {
     let Ok((_, devices)) = devices() else { return Vec::new() };
     let info = |device: &Device| {
         let (free, total) = device.memory().unwrap_or((0, device.memory));
@@ -84,7 +116,7 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
     devices.iter().map(info).collect()
 }
 
-pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
     let (cuda, device, nvrtc) = chosen(options.device.as_ref())?;
     tracing::info!("{}", line(&device));
     let name = device.name.clone();
@@ -92,7 +124,7 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
     inference_gpu::load(path, options, NAME, name, open)
 }
 
-pub(crate) fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
     let (cuda, device, nvrtc) = chosen(choice)?;
     inference_gpu::self_test(CudaDriver::open(cuda, &device, nvrtc)?, each)
 }
@@ -111,7 +143,7 @@ fn chosen(choice: Option<&DeviceChoice>) -> Result<(Cuda, Device, &'static Nvrtc
 }
 
 /// What there is to know about CUDA and its devices here, for a bug report: lines of text.
-pub(crate) fn report() -> String {
+fn report() -> String {
     let mut text = String::new();
     #[cfg(target_os = "linux")]
     let _ = writeln!(text, "{:?}", Machine::this());

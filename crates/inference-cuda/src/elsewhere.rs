@@ -1,34 +1,32 @@
 //! What the backend says where it can't run.
 
-use crate::NAME;
+use crate::{CudaBackend, NAME};
 use inference_core::{
-    Availability, Check, DeviceChoice, DeviceInfo, Error, LoadOptions, Result, TextModel,
+    Availability, Backend, DeviceInfo, Error, Format, LoadOptions, Result, TextModel,
 };
 use std::path::Path;
 
 const REASON: &str = "the cuda backend runs on Linux and Windows alone, where NVIDIA has drivers; elsewhere use cpu, or \
                       on a Mac metal";
 
-pub(crate) fn availability() -> Availability {
-    Availability::Unavailable(REASON.to_owned())
-}
+impl Backend for CudaBackend {
+    fn name(&self) -> &str {
+        NAME
+    }
 
-pub(crate) fn list() -> Vec<DeviceInfo> {
-    Vec::new()
-}
+    fn availability(&self) -> Availability {
+        Availability::Unavailable(REASON.to_owned())
+    }
 
-pub(crate) fn load(_: &Path, _: &LoadOptions) -> Result<Box<dyn TextModel>> {
-    Err(not_available())
-}
+    fn reads(&self, format: Format) -> bool {
+        matches!(format, Format::Safetensors | Format::Gguf)
+    }
 
-pub(crate) fn self_test(_: Option<&DeviceChoice>, _: &mut dyn FnMut(Check)) -> Result<()> {
-    Err(not_available())
-}
+    fn devices(&self) -> Vec<DeviceInfo> {
+        Vec::new()
+    }
 
-fn not_available() -> Error {
-    Error::BackendNotAvailable { name: NAME.to_owned(), reason: REASON.to_owned() }
-}
-
-pub(crate) fn report() -> String {
-    format!("{REASON}\n")
+    fn load(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn TextModel>> {
+        Err(Error::BackendNotAvailable { name: NAME.to_owned(), reason: REASON.to_owned() })
+    }
 }

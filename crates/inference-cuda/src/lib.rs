@@ -18,44 +18,9 @@ mod backend;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 pub use driver::{Buffer, Cuda, CudaDriver, CudaError, Device, Graph, Kernel, OpenError, nvrtc};
 
-use inference_core::{
-    Availability, Backend, Check, DeviceChoice, DeviceInfo, Format, LoadOptions, Result, TextModel,
-};
-use std::path::Path;
-
 /// The name in the registry.
 const NAME: &str = "cuda";
 
 /// The backend `cuda`: NVIDIA's GPUs on Linux and Windows.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CudaBackend;
-
-impl Backend for CudaBackend {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn availability(&self) -> Availability {
-        backend::availability()
-    }
-
-    fn reads(&self, format: Format) -> bool {
-        matches!(format, Format::Safetensors | Format::Gguf)
-    }
-
-    fn devices(&self) -> Vec<DeviceInfo> {
-        backend::list()
-    }
-
-    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
-        backend::load(path, options)
-    }
-
-    fn report(&self) -> String {
-        backend::report()
-    }
-
-    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
-        backend::self_test(device, each)
-    }
-}

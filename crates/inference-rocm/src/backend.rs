@@ -3,11 +3,13 @@
 pub(crate) use crate::compile::compile_if_asked;
 
 use crate::{
-    HipDriver, NAME, choose, compile,
+    HipDriver, NAME, RocmBackend, choose, compile,
     diagnose::{HIDING, Machine, Problem},
     hip::{DeviceInfo, Hip, HipDevice, load::LIB_DIR},
 };
-use inference_core::{Availability, Check, DeviceChoice, Error, LoadOptions, Result, TextModel};
+use inference_core::{
+    Availability, Backend, Check, DeviceChoice, Error, Format, LoadOptions, Result, TextModel,
+};
 use std::{env, fmt::Write as _, path::Path};
 
 /// Variables that change what HIP does, for a report.
@@ -45,8 +47,38 @@ fn devices() -> Result<(&'static Hip, Vec<DeviceInfo>), Problem> {
     }
 }
 
+impl Backend for RocmBackend {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn availability(&self) -> Availability {
+        availability()
+    }
+
+    fn reads(&self, format: Format) -> bool {
+        matches!(format, Format::Safetensors | Format::Gguf)
+    }
+
+    fn devices(&self) -> Vec<inference_core::DeviceInfo> {
+        list()
+    }
+
+    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+        load(path, options)
+    }
+
+    fn report(&self) -> String {
+        report()
+    }
+
+    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+        self_test(device, each)
+    }
+}
+
 /// Whether there is a device that is chosen by itself, and a compiler for it.
-pub(crate) fn availability() -> Availability {
+fn availability() -> Availability {
     match usable() {
         Ok(()) => Availability::Available,
         Err(reason) => Availability::Unavailable(reason),
@@ -60,7 +92,7 @@ fn usable() -> Result<(), String> {
 }
 
 /// The devices, in HIP's order.
-pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
+fn list() -> Vec<inference_core::DeviceInfo> {
     let Ok((hip, devices)) = devices() else { return Vec::new() };
     let info = |device: &DeviceInfo| {
         let memory = HipDevice::open(hip, device.ordinal).and_then(|open| open.memory());
@@ -72,7 +104,7 @@ pub(crate) fn list() -> Vec<inference_core::DeviceInfo> {
     devices.iter().map(info).collect()
 }
 
-pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
+fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
     let (hip, device) = chosen(options.device.as_ref())?;
     tracing::info!("{}", line(&device));
     if device.integrated && options.device.is_none() {
@@ -87,7 +119,7 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextMod
     inference_gpu::load(path, options, NAME, name, move || HipDriver::open(hip, device.ordinal))
 }
 
-pub(crate) fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
     let (hip, device) = chosen(choice)?;
     inference_gpu::self_test(HipDriver::open(hip, device.ordinal)?, each)
 }
@@ -102,7 +134,7 @@ fn chosen(choice: Option<&DeviceChoice>) -> Result<(&'static Hip, DeviceInfo)> {
 }
 
 /// What there is to know about HIP and its devices here, for a bug report: lines of text.
-pub(crate) fn report() -> String {
+fn report() -> String {
     let mut text = String::new();
     match devices() {
         Ok((hip, devices)) => {

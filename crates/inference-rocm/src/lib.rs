@@ -23,47 +23,12 @@ mod backend;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use driver::HipDriver;
 
-use inference_core::{
-    Availability, Backend, Check, DeviceChoice, DeviceInfo, Format, LoadOptions, Result, TextModel,
-};
-use std::path::Path;
-
 /// The name in the registry.
 const NAME: &str = "rocm";
 
 /// The backend `rocm`: AMD's GPUs on 64-bit x86 Linux.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RocmBackend;
-
-impl Backend for RocmBackend {
-    fn name(&self) -> &str {
-        NAME
-    }
-
-    fn availability(&self) -> Availability {
-        backend::availability()
-    }
-
-    fn reads(&self, format: Format) -> bool {
-        matches!(format, Format::Safetensors | Format::Gguf)
-    }
-
-    fn devices(&self) -> Vec<DeviceInfo> {
-        backend::list()
-    }
-
-    fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
-        backend::load(path, options)
-    }
-
-    fn report(&self) -> String {
-        backend::report()
-    }
-
-    fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
-        backend::self_test(device, each)
-    }
-}
 
 /// Lets the backend compile for GPUs that its compiler may not know, in another process of this program.
 ///
