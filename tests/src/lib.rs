@@ -3,6 +3,7 @@
 pub mod engines;
 pub mod fixtures;
 pub mod gguf;
+pub mod golden;
 pub mod gpu;
 pub mod greedy;
 pub mod spy;

@@ -3,16 +3,18 @@
 #![cfg(any(target_os = "linux", target_os = "windows"))]
 
 use inference_core::{
-    Availability, Backend as _, CacheDtype, DeviceChoice, Error, GenerateOptions, LoadOptions,
+    Availability, Backend as _, DeviceChoice, Error, GenerateOptions, LoadOptions,
 };
 use inference_cuda::{Cuda, CudaBackend, CudaDriver, Device, nvrtc::Nvrtc};
 use inference_engine::{
     check::{Tolerance, check_attention, check_operations, check_products},
-    checkpoint::Checkpoint,
     weights::DType,
 };
 use inference_gpu::{Driver as _, Gpu, Launch, args};
-use inference_tests::{fixtures, greedy};
+use inference_tests::{
+    fixtures,
+    golden::{self, LONG, SHORT},
+};
 
 /// Most tokens of a step.
 const STEP_TOKENS: usize = 256;
@@ -81,18 +83,9 @@ fn every_operation_agrees_with_the_reference() {
 #[test]
 fn models_meet_their_golden_values() {
     let Some(gpu) = gpu() else { return };
-    let dir = tempfile::tempdir().expect("a temporary folder");
     for name in fixtures::families() {
-        fixtures::convert(&name, DType::Bf16, dir.path());
-        for prompt in fixtures::golden(&name).prompts {
-            let checkpoint = Checkpoint::open(dir.path()).expect("it is described");
-            let weights = checkpoint.weights().expect("they open");
-            let (architecture, source) =
-                (checkpoint.architecture().clone(), checkpoint.source(&*weights, &|_| {}));
-            let (logits, tokens) =
-                greedy::run(&gpu, architecture, source, &prompt, CacheDtype::Bf16, 29);
-            // The tolerance of `docs/correctness.md` for weights of 16 bits.
-            greedy::compare(&format!("{name}, {}", prompt.name), &prompt, &logits, &tokens, 2e-2);
+        for lengths in [SHORT, LONG] {
+            golden::check(&gpu, "the card", &name, DType::Bf16, 29, lengths);
         }
     }
 }

@@ -4,16 +4,15 @@
 mod common;
 
 use common::{ADD, Fake};
-use inference_core::{CacheDtype, Error, GenerateOptions, LoadOptions, TextModel};
+use inference_core::{Error, GenerateOptions, LoadOptions, TextModel};
 use inference_engine::{
     Setup,
     check::{Tolerance, check_attention, check_operations, check_products},
-    checkpoint::Checkpoint,
     weights::DType,
 };
 use inference_gpu::{Driver, Gpu, Launch, args};
 use inference_rocm::{HipDriver, compile::Compiler};
-use inference_tests::{fixtures, greedy};
+use inference_tests::{fixtures, golden};
 
 /// Most tokens of a step.
 const STEP_TOKENS: usize = 64;
@@ -51,19 +50,8 @@ fn every_operation_agrees_with_the_reference() {
 fn models_meet_their_golden_values() {
     let Some(fake) = playing(CARDS[0]) else { return };
     let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
-    let dir = tempfile::tempdir().expect("a temporary folder");
     for name in ["llama", "qwen3", "gemma3"] {
-        fixtures::convert(name, DType::Bf16, dir.path());
-        for prompt in fixtures::golden(name).prompts.into_iter().filter(|p| p.tokens.len() < 100) {
-            let checkpoint = Checkpoint::open(dir.path()).expect("it is described");
-            let weights = checkpoint.weights().expect("they open");
-            let (architecture, source) =
-                (checkpoint.architecture().clone(), checkpoint.source(&*weights, &|_| {}));
-            let (logits, tokens) =
-                greedy::run(&gpu, architecture, source, &prompt, CacheDtype::Bf16, 29);
-            // The tolerance of `docs/correctness.md` for weights of 16 bits.
-            greedy::compare(&format!("{name}, {}", prompt.name), &prompt, &logits, &tokens, 2e-2);
-        }
+        golden::check(&gpu, "the stand-in", name, DType::Bf16, 29, 0..100);
     }
     drop(gpu);
     assert_eq!(fake.alive(), 0);
