@@ -9,6 +9,7 @@ use inference_engine::{
     },
     naive::Naive,
 };
+use inference_metal::{Candle, OnCpu};
 use inference_tests::gpu;
 
 /// Every level of instructions that this machine has, on one thread and on several.
@@ -97,4 +98,26 @@ fn a_tokens_attention_on_the_gpu_has_the_same_bits_in_any_company() {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_each_way_of_attention_is_independent(&gpu).expect("is right");
     }
+}
+
+fn candle() -> Candle<OnCpu> {
+    Candle::new(OnCpu::default())
+}
+
+#[test]
+fn candles_tensors_agree_on_every_operation() {
+    check_operations(&candle(), Tolerance::default()).expect("is right");
+    // Nothing is rounded here, which a wrong order of bits or rows would not change by so little.
+    check_products(&candle(), Tolerance { exact: 2e-6, rounded: 2e-6 }).expect("is right");
+}
+
+#[test]
+fn candles_tensors_agree_on_attention() {
+    check_attention(&candle(), Tolerance::default()).expect("is right");
+}
+
+#[test]
+fn rows_and_tokens_have_the_same_bits_in_any_company_on_candles_tensors() {
+    check_rows_are_independent(&candle()).expect("is right");
+    check_attention_is_independent(&candle()).expect("is right");
 }

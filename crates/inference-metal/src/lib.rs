@@ -1,10 +1,23 @@
 //! The Metal backend: Apple silicon through candle's tensors, with kernels of our own.
 //!
-//! It builds on every machine. Where Apple's GPU is not, its availability says why; the device runs there as well, on
-//! candle's CPU device, so that tests everywhere run all of it but the kernels themselves.
+//! [`Candle`] is the [`Device`](inference_engine::device::Device) over candle's tensors, whatever computes with them:
+//! kernels on Apple's GPU, or [`OnCpu`] on candle's CPU device, which runs everywhere, so that tests everywhere run all but
+//! the kernels. The crate builds on every machine; where Apple's GPU is not, the backend's availability says why.
+
+mod attention;
+mod cpu;
+mod device;
+mod linear;
+pub mod operations;
+mod step;
 
 #[path = "elsewhere.rs"]
 mod backend;
+
+pub use cpu::OnCpu;
+pub use device::Candle;
+pub use linear::{Groups, Linear, Segment};
+pub use step::Started;
 
 /// The name in the registry.
 const NAME: &str = "metal";
