@@ -7,6 +7,7 @@
 mod attention;
 mod cpu;
 mod device;
+mod kernels;
 mod linear;
 pub mod operations;
 mod step;
@@ -16,6 +17,7 @@ mod backend;
 
 pub use cpu::OnCpu;
 pub use device::Candle;
+pub use kernels::{Buffer, Kernel, Kernels, Launcher, Library, Stored};
 pub use linear::{Groups, Linear, Segment};
 pub use step::Started;
 

@@ -1,9 +1,8 @@
 //! Launches of attention, and of what comes before it.
 
 use super::{
-    Kernels, Launcher, Library,
     Buffer::{Read, Write},
-    Stored, arguments,
+    Kernels, Launcher, Library, Stored, arguments,
 };
 use crate::{
     attention::BLOCK,

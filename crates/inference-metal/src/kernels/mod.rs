@@ -184,8 +184,7 @@ impl<L: Launcher> Operations for Kernels<L> {
 
     fn gather(&self, y: &Tensor, x: &Tensor, index: &Tensor, how: Gather) -> Result<()> {
         let (rows, cols) = y.dims2()?;
-        let arguments =
-            arguments::Gather { rows: rows as u32, cols: cols as u32, how: how as u32 };
+        let arguments = arguments::Gather { rows: rows as u32, cols: cols as u32, how: how as u32 };
         self.each("gather", &[Write(y), Read(x), Read(index)], &arguments, rows * cols)
     }
 
@@ -195,7 +194,8 @@ impl<L: Launcher> Operations for Kernels<L> {
         let (library, [scales, biases], shift) = stored(segment)?;
         let n = product.outputs();
         let own = y.narrow(1, segment.first, n)?;
-        let bias = map.bias.as_ref().map(|b| b.narrow(0, segment.first, segment.rows)).transpose()?;
+        let bias =
+            map.bias.as_ref().map(|b| b.narrow(0, segment.first, segment.rows)).transpose()?;
         let buffers = [
             Write(&own),
             Read(x),
@@ -230,8 +230,7 @@ impl<L: Launcher> Operations for Kernels<L> {
         let (rows, cols) = y.dims2()?;
         let (library, [scales, biases], shift) = stored(table)?;
         let stride = cols.next_multiple_of(32) as u32;
-        let buffers =
-            [Write(y), Read(&table.weights), Read(scales), Read(biases), Read(tokens)];
+        let buffers = [Write(y), Read(&table.weights), Read(scales), Read(biases), Read(tokens)];
         let arguments = arguments::Embed { cols: cols as u32, stride, shift, scale };
         self.run((library, "embed"), &buffers, &arguments, [rows, 1, 1], 256)
     }
