@@ -16,7 +16,9 @@ struct alignas(16) uint3 { uint x, y, z; };
 struct alignas(16) uint4 { uint x, y, z, w; };
 struct ulong2 { ulong x, y; ulong2(ulong x, ulong y) : x(x), y(y) {} };
 
-namespace metal_shim { static inline unsigned thread_index() { return TID; } }
+namespace metal_shim {
+static inline unsigned thread_index() { return TID; }
+}
 #define device
 #define thread
 #define threadgroup
@@ -66,48 +68,57 @@ static inline uint atomic_fetch_add_explicit(atomic_uint *p, uint v, memory_orde
 template <class T, int COLS, int ROWS> struct simdgroup_matrix { T held[2]; };
 typedef simdgroup_matrix<float, 8, 8> simdgroup_float8x8;
 
-namespace simt {
-// The lane and the place there of the number in a row and a column, and back.
-static inline unsigned home(unsigned row, unsigned col) { return (row * 8 + col) * 27 % 64; }
-static inline unsigned number_of(unsigned home) { return home * 19 % 64; }
-static_assert(27 * 19 % 64 == 1, "a permutation and its inverse");
-static inline float of(const unsigned char (*all)[SLOT], unsigned which, unsigned row, unsigned col) {
-  float v;
-  memcpy(&v, all[home(row, col) / 2] + 8 * which + 4 * (home(row, col) % 2), 4);
-  return v;
+namespace metal_shim {
+// Which of the 64 numbers is at a place: 2 lane + 0 or 1.
+static inline unsigned number_at(unsigned place) { return place * 27 % 64; }
+struct Pair { simdgroup_float8x8 a, b; };
+static float product[simt::THREADS / WAVE][64];
+
+// Where lane's numbers are in memory.
+template <class F> static inline void each(const ulong pitch, ulong2 origin, bool transposed, F f) {
+  for (unsigned i = 0; i < 2; i++) {
+    unsigned n = number_at(2 * simt::lane() + i), row = n / 8, col = n % 8;
+    f(i, (origin.y + (transposed ? col : row)) * pitch + origin.x + (transposed ? row : col));
+  }
 }
-}  // namespace simt
+// a·b, by the first lane of the SIMD group that comes here.
+static inline const float *multiply(simdgroup_float8x8 a, simdgroup_float8x8 b) {
+  auto all = simt::show(Pair{a, b}, 23);
+  const unsigned wave = thread_index() / WAVE;
+  if (simt::S.reduced[wave]) return product[wave];
+  float left[64], right[64];
+  for (unsigned place = 0; place < 64; place++) {
+    const Pair pair = simt::seen<Pair>(all, place / 2);
+    left[number_at(place)] = pair.a.held[place % 2], right[number_at(place)] = pair.b.held[place % 2];
+  }
+  for (unsigned row = 0; row < 8; row++)
+    for (unsigned col = 0; col < 8; col++) {
+      float sum = 0;
+      for (unsigned k = 0; k < 8; k++) sum = fma(left[8 * row + k], right[8 * k + col], sum);
+      product[wave][8 * row + col] = sum;
+    }
+  simt::S.reduced[wave] = true;
+  return product[wave];
+}
+}  // namespace metal_shim
 
 template <class T, int COLS, int ROWS> static inline simdgroup_matrix<T, COLS, ROWS> make_filled_simdgroup_matrix(T v) {
   return {{v, v}};
 }
 static inline void simdgroup_load(simdgroup_float8x8 &m, const float *from, ulong pitch, ulong2 origin, bool transposed) {
-  simt::show(0, 21);
-  for (unsigned i = 0; i < 2; i++) {
-    unsigned n = simt::number_of(2 * simt::lane() + i), row = n / 8, col = n % 8;
-    m.held[i] = from[(origin.y + (transposed ? col : row)) * pitch + origin.x + (transposed ? row : col)];
-  }
+  metal_shim::each(pitch, origin, transposed, [&](unsigned i, ulong at) { m.held[i] = from[at]; });
 }
 static inline void simdgroup_store(simdgroup_float8x8 m, float *to, ulong pitch, ulong2 origin, bool transposed) {
-  simt::show(0, 22);
-  for (unsigned i = 0; i < 2; i++) {
-    unsigned n = simt::number_of(2 * simt::lane() + i), row = n / 8, col = n % 8;
-    to[(origin.y + (transposed ? col : row)) * pitch + origin.x + (transposed ? row : col)] = m.held[i];
-  }
+  metal_shim::each(pitch, origin, transposed, [&](unsigned i, ulong at) { to[at] = m.held[i]; });
 }
 static inline void simdgroup_multiply_accumulate(simdgroup_float8x8 &d, simdgroup_float8x8 a, simdgroup_float8x8 b,
                                                  simdgroup_float8x8 c) {
-  struct { simdgroup_float8x8 a, b; } mine = {a, b};
-  auto all = simt::show(mine, 23);
-  for (unsigned i = 0; i < 2; i++) {
-    unsigned n = simt::number_of(2 * simt::lane() + i);
-    d.held[i] = c.held[i];
-    for (unsigned k = 0; k < 8; k++)
-      d.held[i] = fma(simt::of(all, 0, n / 8, k), simt::of(all, 1, k, n % 8), d.held[i]);
-  }
+  const float *product = metal_shim::multiply(a, b);
+  for (unsigned i = 0; i < 2; i++) d.held[i] = c.held[i] + product[metal_shim::number_at(2 * simt::lane() + i)];
 }
 static inline void simdgroup_multiply(simdgroup_float8x8 &d, simdgroup_float8x8 a, simdgroup_float8x8 b) {
-  simdgroup_multiply_accumulate(d, a, b, make_filled_simdgroup_matrix<float, 8, 8>(0.0f));
+  const float *product = metal_shim::multiply(a, b);
+  for (unsigned i = 0; i < 2; i++) d.held[i] = product[metal_shim::number_at(2 * simt::lane() + i)];
 }
 
 // ---- launches: an argument is a pointer, or the structure that a reference means; then comes the thread's place
