@@ -122,11 +122,15 @@ fn matrix<O: Operations>(candle: &Candle<O>, numbers: &[f32], cols: usize) -> Te
     flat.reshape((numbers.len() / cols, cols)).expect("has rows")
 }
 
-/// candle's `sdpa` masked causally twice, from the wrong corner, where there were more keys than queries: a chunk did not
-/// see all of its past.
+/// candle's `sdpa` masked a window and causality one after the other, and at some lengths nothing was left to a query
+/// (<https://github.com/huggingface/candle/pull/3625>); its last tile reads keys that are not there
+/// (<https://github.com/huggingface/candle/pull/3852>), which here are NaN.
 #[test]
-fn a_chunk_sees_all_of_its_past_and_nothing_after_it() {
+fn a_chunk_of_any_length_sees_all_of_its_past_and_nothing_after_it() {
     fn check<O: Operations>(candle: &Candle<O>) {
+        for length in 16..=50 {
+            attention_is_right(candle, &[length, 16 + length % 7]);
+        }
         for chunks in [[70, 40, 33], [1, 16, 31], [64, 32, 17]] {
             attention_is_right(candle, &chunks);
         }
@@ -134,7 +138,8 @@ fn a_chunk_sees_all_of_its_past_and_nothing_after_it() {
     in_both_forms!(check);
 }
 
-/// candle's vector kernel of `sdpa` was for one query and gave for several what the first of them sees.
+/// candle's vector kernel of `sdpa` is for one query, and got several: the others' results were never written
+/// (<https://github.com/huggingface/candle/pull/3479>). Here they would be NaN.
 #[test]
 fn several_queries_of_a_sequence_see_each_its_own_past() {
     fn check<O: Operations>(candle: &Candle<O>) {
@@ -145,12 +150,12 @@ fn several_queries_of_a_sequence_see_each_its_own_past() {
     in_both_forms!(check);
 }
 
-/// candle's `rms_norm` gave NaN: of rows that are no multiple of a power of two, and of squares that leave the range.
+/// candle's `rms_norm` gave NaN for large activations (<https://github.com/huggingface/candle/pull/3477>).
 #[test]
 fn norms_of_any_width_and_size_are_numbers() {
     fn check<O: Operations>(candle: &Candle<O>) {
         for cols in [1, 3, 33, 127, 1030, 2049] {
-            for size in [0.0, 1e-30, 1.0, 7e4, 1e17] {
+            for size in [0.0, 1e-30, 1.0, 7e4, 1e9, 1e17] {
                 let x: Vec<f32> =
                     Noise::new(7).numbers(3 * cols).iter().map(|x| x * size).collect();
                 let weight = Noise::new(8).numbers(cols);
@@ -168,7 +173,7 @@ fn norms_of_any_width_and_size_are_numbers() {
     in_both_forms!(check);
 }
 
-/// candle's kernels read views from the beginning of their buffers.
+/// candle's `sdpa` took the offset of a view for one in bytes (<https://github.com/huggingface/candle/pull/3599>).
 #[test]
 fn operands_may_begin_anywhere_in_a_tensor() {
     fn check<O: Operations>(on: &O) -> Result<()> {
