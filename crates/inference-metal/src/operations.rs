@@ -42,6 +42,14 @@ pub trait Operations {
         Ok(())
     }
 
+    /// Waits for all that was asked for, and brings the numbers of `x`.
+    ///
+    /// # Errors
+    /// The device's own, of this or of an earlier operation.
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        x.flatten_all()?.to_vec1()
+    }
+
     /// Bytes that are held now, and that may be held at most.
     fn memory(&self) -> (u64, u64);
 

@@ -52,6 +52,14 @@ pub trait Launcher {
     /// Out of memory.
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor>;
 
+    /// See [`Operations::read`].
+    ///
+    /// # Errors
+    /// That of any launch before.
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        x.flatten_all()?.to_vec1()
+    }
+
     /// See [`Operations::memory`].
     fn memory(&self) -> (u64, u64);
 
@@ -151,6 +159,10 @@ impl<L: Launcher> Operations for Kernels<L> {
 
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor> {
         self.0.cache(numbers, dtype)
+    }
+
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        self.0.read(x)
     }
 
     fn prepare(&self, part: Part<'_>) -> Result<()> {
