@@ -7,6 +7,7 @@ use inference_engine::{
     step::{Rotation, Step},
     weights::Matrix,
 };
+use inference_text::logits::{Asked, Logits, Row};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
@@ -23,6 +24,8 @@ pub struct Seen {
     pub most_spans: AtomicUsize,
     /// Rows that reached the head.
     pub head_rows: AtomicUsize,
+    /// Rows of which the largest logits alone were brought.
+    pub short_rows: AtomicUsize,
     /// The pass that gives an error, counted from 1; 0: none.
     pub error_at: AtomicUsize,
     /// The pass that panics, counted from 1; 0: none.
@@ -72,6 +75,14 @@ impl<D: Device> Device for Spy<D> {
             return Err(Error::Device { reason: "the spy fails as it was told to".to_owned() });
         }
         self.inner.begin(step, rotations)
+    }
+
+    fn answer(&self, logits: D::Tensor, asked: &Asked) -> Result<Logits> {
+        let mut logits = self.inner.answer(logits, asked)?;
+        let mut is_short = |i: &usize| matches!(logits.row(*i), Some(Row::Largest(..)));
+        let short = (0..asked.rows.len()).filter(|i| is_short(i)).count();
+        self.seen.short_rows.fetch_add(short, SeqCst);
+        Ok(logits)
     }
 
     pass_on! {

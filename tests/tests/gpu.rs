@@ -1,9 +1,10 @@
 //! What the GPU device promises of its steps: few launches, and no allocation after the model is there.
 
-use inference_core::CacheDtype;
+use inference_core::{CacheDtype, FinishReason, GenerateOptions, TextModel};
 use inference_engine::{checkpoint::Checkpoint, decoder::Decoder, device::Device, step::Step};
 use inference_gpu::cpu::Order;
-use inference_tests::{fixtures, gpu};
+use inference_tests::{engines::Plan, fixtures, gpu};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Launches of a layer of a dense Llama.
 const OF_LAYER: usize = 8;
@@ -48,4 +49,39 @@ fn a_decoding_step_has_few_launches_and_allocates_nothing() {
         );
     }
     assert_eq!(driver.allocations(), allocated, "steps allocate");
+}
+
+/// Sequences of which the device brings the largest logits alone get the tokens that all logits give them, in company of
+/// others that need all.
+#[test]
+fn the_largest_logits_alone_give_the_same_tokens() {
+    if gpu::playing("gfx1100", Order::Forward).is_none() {
+        return;
+    }
+    let open = || Ok(gpu::playing("gfx1100", Order::Forward).expect("it was there"));
+    let (model, seen) = Plan::new("gemma3").start(open).expect("loads");
+    let options = |i: usize| {
+        let all = GenerateOptions::default().max_tokens(6).seed(i as u64);
+        match i % 3 {
+            0 => all,
+            1 => all.temperature(1.5).top_k(3).top_p(0.9),
+            _ => all.temperature(0.7),
+        }
+    };
+    let prompts = ["a", "one and two", "a b c d e f", "once upon a time", "x y"];
+    let run =
+        |change: &dyn Fn(GenerateOptions) -> GenerateOptions| -> Vec<(Vec<u32>, FinishReason)> {
+            let streams: Vec<_> = prompts
+                .iter()
+                .enumerate()
+                .map(|(i, prompt)| model.generate(prompt, &change(options(i))).expect("starts"))
+                .collect();
+            let done = streams.into_iter().map(|s| s.finish().expect("ends well"));
+            done.map(|c| (c.tokens.iter().map(|t| t.id).collect(), c.finish_reason)).collect()
+        };
+    let whole = run(&|options| options.logprobs(0));
+    assert_eq!(seen.short_rows.load(SeqCst), 0);
+    assert_eq!(run(&|options| options), whole);
+    let tokens: usize = [0, 1, 3, 4].iter().map(|i| whole[*i].0.len()).sum();
+    assert!(seen.short_rows.load(SeqCst) >= tokens, "{seen:?}");
 }

@@ -6,6 +6,7 @@ use crate::{
     weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
+use inference_text::logits::{Asked, Logits};
 
 /// Computes.
 ///
@@ -71,6 +72,14 @@ pub trait Device {
     /// # Errors
     /// The device's own, of this or of an earlier call.
     fn read(&self, x: Self::Tensor) -> Result<Vec<f32>>;
+
+    /// Waits, and brings of each row of `logits` what is asked for, or all.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn answer(&self, logits: Self::Tensor, asked: &Asked) -> Result<Logits> {
+        Ok(Logits::all(self.read(logits)?, asked.rows.len()))
+    }
 
     /// How much memory it holds and has.
     fn memory(&self) -> Memory;

@@ -10,6 +10,7 @@ use crate::{
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
     MemoryUse, Served,
+    logits::{Asked, Logits},
     runner::{Capacity, Forward, Loaded},
     scheduler::Reuse,
     step::Step,
@@ -45,6 +46,11 @@ impl<D: Device> Forward for OnDevice<D> {
     fn forward(&mut self, step: &Step) -> Result<Vec<f32>> {
         let logits = self.decoder.forward(&self.device, &mut self.cache, step)?;
         self.device.read(logits)
+    }
+
+    fn answer(&mut self, step: &Step, asked: &Asked) -> Result<Logits> {
+        let logits = self.decoder.forward(&self.device, &mut self.cache, step)?;
+        self.device.answer(logits, asked)
     }
 
     fn memory(&self) -> MemoryUse {

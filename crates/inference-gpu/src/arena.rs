@@ -105,11 +105,11 @@ impl<D: Driver> Piece<D> {
         self.arena.driver.upload(&slabs[self.slab].buffer, self.at + at, bytes)
     }
 
-    /// Brings its first bytes.
-    pub(crate) fn download(&self, bytes: &mut [u8]) -> Result<()> {
-        crate::driver::check_range(self.bytes, 0, bytes.len())?;
+    /// Brings bytes from its byte `at` on.
+    pub(crate) fn download(&self, at: usize, bytes: &mut [u8]) -> Result<()> {
+        crate::driver::check_range(self.bytes, at, bytes.len())?;
         let slabs = self.arena.slabs.borrow();
-        self.arena.driver.download(&slabs[self.slab].buffer, self.at, bytes)
+        self.arena.driver.download(&slabs[self.slab].buffer, self.at + at, bytes)
     }
 
     /// Its bytes, at least those that were asked for.

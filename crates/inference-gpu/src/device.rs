@@ -16,6 +16,7 @@ use inference_engine::{
     step::{Rotation, Step},
     weights::Matrix,
 };
+use inference_text::logits::{Asked, Logits};
 
 impl<D: Driver> Gpu<D> {
     /// `x ← x + y` where there is a `y`, and the norm of that.
@@ -70,9 +71,11 @@ impl<D: Driver> Device for Gpu<D> {
     }
 
     fn read(&self, x: Tensor<D>) -> Result<Vec<f32>> {
-        let mut all = vec![0.0_f32; x.len()];
-        x.piece.download(bytemuck::cast_slice_mut(&mut all))?;
-        Ok(all)
+        self.bring(&x)
+    }
+
+    fn answer(&self, logits: Tensor<D>, asked: &Asked) -> Result<Logits> {
+        self.bring_asked(&logits, asked)
     }
 
     fn memory(&self) -> Memory {

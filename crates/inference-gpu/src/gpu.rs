@@ -18,6 +18,10 @@ const PARAMETERS: usize = 4 << 20;
 /// Bytes of a buffer for activations, at least.
 const ACTIVATIONS: usize = 32 << 20;
 
+/// What is compiled before it is known which matrices there are.
+const OF_EVERY_MODEL: [Module; 5] =
+    [Module::Elementwise, Module::Embed, Module::Attend, Module::Flash, Module::Largest];
+
 /// A GPU, or what plays one, as a [`Device`](inference_engine::device::Device).
 pub struct Gpu<D: Driver> {
     pub(crate) driver: Rc<D>,
@@ -64,7 +68,7 @@ impl<D: Driver> Gpu<D> {
     pub fn new(driver: D, step_rows: usize) -> Result<Self> {
         let driver = Rc::new(driver);
         let kernels = Kernels::new(driver.clone());
-        for module in [Module::Elementwise, Module::Embed, Module::Attend, Module::Flash] {
+        for module in OF_EVERY_MODEL {
             kernels.load(module)?;
         }
         Ok(Self {

@@ -3,6 +3,7 @@
 //! [`Gpu`] is the [`Device`](inference_engine::device::Device) over any such driver. Activations are f32 everywhere in
 //! memory; keys and values have the type that the cache is asked for. See `kernels/README.md` for the kernels.
 
+mod answer;
 mod arena;
 mod attention;
 mod backend;
