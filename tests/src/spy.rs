@@ -2,7 +2,7 @@
 
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Architecture, Attention},
     device::{Device, Heads, Memory},
     step::{Rotation, Step},
     weights::Matrix,
@@ -62,6 +62,7 @@ impl<D: Device> Device for Spy<D> {
     type Linear = D::Linear;
     type Cache = D::Cache;
     type Step = D::Step;
+    type Recorded = D::Recorded;
 
     fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<D::Step> {
         let seen = &self.seen;
@@ -77,6 +78,16 @@ impl<D: Device> Device for Spy<D> {
         self.inner.begin(step, rotations)
     }
 
+    fn run(
+        &self,
+        recorded: &D::Recorded,
+        cache: &mut D::Cache,
+        step: &D::Step,
+        body: &mut dyn FnMut(&mut D::Cache) -> Result<D::Tensor>,
+    ) -> Result<D::Tensor> {
+        self.inner.run(recorded, cache, step, body)
+    }
+
     fn answer(&self, logits: D::Tensor, asked: &Asked) -> Result<Logits> {
         let mut logits = self.inner.answer(logits, asked)?;
         let mut is_short = |i: &usize| matches!(logits.row(*i), Some(Row::Largest(..)));
@@ -86,6 +97,7 @@ impl<D: Device> Device for Spy<D> {
     }
 
     pass_on! {
+        fn unsupported(&self, architecture: &Architecture) -> Option<String>;
         fn vector(&self, values: &[f32]) -> Result<D::Tensor>;
         fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<D::Linear>;
         fn is_shared(&self, map: &D::Linear) -> bool;

@@ -91,6 +91,9 @@ fn place<D: Device>(
     let stored = checkpoint.weights()?;
     let source = checkpoint.source(&*stored, &|_| ());
     let architecture = checkpoint.architecture();
+    if let Some(what) = device.unsupported(architecture) {
+        return Err(Error::unsupported(what, setup.backend));
+    }
     let quantising = quantising(options, &source, architecture)?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
     let (total, done) = (weights.bytes(), Cell::new(0));

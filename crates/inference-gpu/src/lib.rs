@@ -7,6 +7,7 @@ mod answer;
 mod arena;
 mod attention;
 mod backend;
+pub mod code_cache;
 #[cfg(feature = "cpu-driver")]
 pub mod cpu;
 mod device;
@@ -15,10 +16,12 @@ mod gpu;
 mod launch;
 mod linear;
 mod load;
+mod replay;
 mod source;
 mod step;
 
 pub use backend::{load, self_test};
 pub use driver::{Driver, Launch, MatrixUnit, Memory, Target};
 pub use gpu::{Gpu, Tensor};
+pub use replay::Recorded;
 pub use source::Module;

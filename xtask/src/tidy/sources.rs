@@ -18,6 +18,7 @@ const UNSAFE: [&str; 18] = [
     "crates/inference-llama-cpp/src/system.rs",
     "crates/inference-gpu/src/driver.rs",
     "crates/inference-gpu/src/launch.rs",
+    "crates/inference-gpu/src/replay.rs",
     "crates/inference-gpu/src/cpu/",
     "crates/inference-rocm/src/driver.rs",
     "crates/inference-rocm/src/hip/",
