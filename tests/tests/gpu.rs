@@ -123,7 +123,7 @@ fn what_is_too_large_for_the_kernels_is_refused_before_it_is_loaded() {
     let setup = Setup { backend: "gpu", device, slots: 2, step_tokens: 64, reserve: 0 };
     let open = || Ok(gpu::playing("gfx1100", Order::Forward).expect("it was there"));
     let error = inference_engine::load(dir.path(), &LoadOptions::default(), setup, open);
-    let error = error.err().expect("heads are too wide");
+    let error = error.expect_err("heads are too wide");
     assert!(matches!(&error, Error::Unsupported { .. }), "{error}");
     assert!(error.to_string().contains("heads of 320 columns (at most 256)"), "{error}");
 }

@@ -2,12 +2,16 @@
 //! goes wrong with it goes unnoticed by those who wait for tokens.
 
 use inference_core::{CacheDtype, GenerateOptions, TextModel};
-use inference_engine::{checkpoint::Checkpoint, decoder::Decoder, device::Device, step::Step};
+use inference_engine::device::Device;
 use inference_gpu::{
     Gpu,
     cpu::{CpuDriver, Fault, Order},
 };
-use inference_tests::{engines::Plan, fixtures, gpu};
+use inference_tests::{
+    decoding::{LENGTHS, LONGEST, Run, STEPS},
+    engines::Plan,
+    gpu,
+};
 use inference_text::Served;
 use std::sync::{
     Arc,
@@ -25,79 +29,6 @@ fn driver(fault: Option<Fault>, replays: &Arc<AtomicUsize>) -> Option<CpuDriver>
 fn device(fault: Option<Fault>) -> Option<Gpu<CpuDriver>> {
     driver(fault, &Arc::default()).map(|driver| Gpu::new(driver, 256).expect("compiles"))
 }
-
-/// Sequences of these lengths that are prefilled and then get tokens, as many as each step says: the logits' bits of each.
-struct Run {
-    device: Gpu<CpuDriver>,
-    decoder: Decoder<Gpu<CpuDriver>>,
-    cache: <Gpu<CpuDriver> as Device>::Cache,
-    lengths: Vec<usize>,
-}
-
-/// Tokens of a sequence of these tests, at most.
-const LONGEST: usize = 640;
-
-impl Run {
-    fn new(device: Gpu<CpuDriver>, family: &str, lengths: &[usize]) -> Self {
-        let checkpoint = Checkpoint::open(&fixtures::path(family)).expect("is described");
-        let weights = checkpoint.weights().expect("opens");
-        let architecture = checkpoint.architecture().clone();
-        let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
-        let source = checkpoint.source(&*weights, &|_| {});
-        let decoder = Decoder::load(&device, architecture, source).expect("loads");
-        let blocks = lengths.len() * LONGEST / device.block_len();
-        let cache = device.cache(&layers, blocks, CacheDtype::Bf16).expect("fits");
-        let mut run = Self { device, decoder, cache, lengths: vec![0; lengths.len()] };
-        for (i, &length) in lengths.iter().enumerate() {
-            while run.lengths[i] < length {
-                run.step(&[(i, 200.min(length - run.lengths[i]))]);
-            }
-        }
-        run
-    }
-
-    /// Runs a step in which each of these sequences gets so many tokens.
-    fn step(&mut self, sequences: &[(usize, usize)]) -> Vec<u32> {
-        let blocks_of = LONGEST / self.device.block_len();
-        let mut step = Step::default();
-        for &(i, new) in sequences {
-            let past = self.lengths[i];
-            let tokens: Vec<u32> = (past..past + new).map(|p| ((p * 7 + i) % 50) as u32).collect();
-            let needed = (past + new).div_ceil(self.device.block_len());
-            let blocks: Vec<u32> = (0..needed).map(|b| (i * blocks_of + b) as u32).collect();
-            step.push(&tokens, past, past + new, &blocks, 1);
-            self.lengths[i] += new;
-        }
-        let logits = self.decoder.forward(&self.device, &mut self.cache, &step).expect("runs");
-        self.device.read(logits).expect("reads").iter().map(|x| x.to_bits()).collect()
-    }
-}
-
-/// Sequences that decode: one whose context grows over a bound, others that join and leave, one with a prompt on the way.
-const STEPS: [&[(usize, usize)]; 20] = [
-    &[(0, 1)],
-    &[(0, 1)],
-    &[(0, 1)],
-    &[(0, 1), (1, 1)],
-    &[(0, 1), (1, 1)],
-    &[(1, 1), (0, 1)],
-    &[(0, 1), (1, 1), (2, 1)],
-    &[(2, 1), (1, 1), (0, 1)],
-    &[(0, 1), (1, 1), (2, 1)],
-    &[(1, 1)],
-    &[(1, 1), (2, 9)],
-    &[(1, 1)],
-    &[(2, 1), (1, 1)],
-    &[(2, 1), (1, 1)],
-    &[(0, 1)],
-    &[(0, 1)],
-    &[(0, 1)],
-    &[(2, 1)],
-    &[(2, 1)],
-    &[(2, 1)],
-];
-
-const LENGTHS: [usize; 3] = [251, 20, 509];
 
 #[test]
 fn a_replay_gives_the_bits_of_launches_one_by_one() {

@@ -76,7 +76,10 @@ impl<D: Driver> Gpu<D> {
         let cache = Cache { layers: layers_of, stored, number };
         // All that is known of the model's steps: room for the largest, with some activations alive at the same
         // time, and what attention of few queries keeps of long texts.
-        self.activations.reserve(self.step_rows * self.widest.get() * 3 + PARTIAL)?;
+        let partial = |a: &Attention| of_row(a, splits(blocks * BLOCK, a.window));
+        let partial = layers.iter().map(partial).max().unwrap_or(0).saturating_mul(self.step_rows);
+        let activations = self.step_rows * self.widest.get() * 3;
+        self.activations.reserve(activations + partial.min(PARTIAL))?;
         let heads = layers.iter().map(|a| a.heads).max().unwrap_or(0);
         self.count(self.step_rows * heads)?;
         Ok(cache)
@@ -219,10 +222,9 @@ impl<D: Driver> Gpu<D> {
         rows: Range<usize>,
     ) -> Result<()> {
         let splits = splits(step.context, a.window);
-        let of_row = a.heads * splits * (width(a) + 2) * 4;
-        let at_once = if splits > 1 { (PARTIAL / of_row).max(1) } else { rows.len().max(1) };
-        let partial = (splits > 1).then(|| self.activations.lend(of_row * at_once.min(rows.len())));
-        let partial = partial.transpose()?;
+        let of_row = of_row(a, splits);
+        let at_once = PARTIAL.checked_div(of_row).map_or(rows.len(), |n| n.min(rows.len())).max(1);
+        let partial = (of_row > 0).then(|| self.activations.lend(of_row * at_once)).transpose()?;
         let counters = self.count(q.rows * a.heads)?;
         let [keys, values] = &cache.layers[layer];
         let chunks = (a.heads / a.kv_heads).div_ceil(GROUP);
@@ -255,6 +257,11 @@ impl<D: Driver> Gpu<D> {
         }
         Ok(())
     }
+}
+
+/// Bytes of a token's partial results; none of a single split.
+fn of_row(a: &Attention, splits: usize) -> usize {
+    if splits > 1 { a.heads * splits * (width(a) + 2) * 4 } else { 0 }
 }
 
 /// How many splits the tokens of a sequence of up to `context` see something of, at most: a window lies across one border

@@ -19,7 +19,7 @@ use std::{
 const PARAMETERS: usize = 4 << 20;
 
 /// Bytes of a buffer for activations, at least.
-const ACTIVATIONS: usize = 32 << 20;
+const ACTIVATIONS: usize = 8 << 20;
 
 /// Blocks of a grid in y, where heads are.
 const MOST_HEADS: usize = 65_535;
