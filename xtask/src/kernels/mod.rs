@@ -1,33 +1,24 @@
-//! Compiles every GPU kernel for every AMD architecture, and looks at what the machine code takes.
+//! Compiles every GPU kernel for every architecture that there is a compiler for, and looks at what the machine code takes.
+
+mod clang;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod nvidia;
 
 use crate::{Result, root};
 use clap::Args as ClapArgs;
-use inference_gpu::{Module, Target};
+use inference_gpu::{
+    Module,
+    code_cache::{CodeCache, CodeKey},
+};
 use std::{
     collections::BTreeMap,
+    env,
     fmt::Write,
     fs,
-    path::Path,
-    process::Command,
+    path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
-
-/// Architectures, and the lanes of their waves.
-const ARCHITECTURES: [(&str, u32); 12] = [
-    ("gfx906", 64),
-    ("gfx908", 64),
-    ("gfx90a", 64),
-    ("gfx942", 64),
-    ("gfx950", 64),
-    ("gfx1030", 32),
-    ("gfx1100", 32),
-    ("gfx1101", 32),
-    ("gfx1102", 32),
-    ("gfx1151", 32),
-    ("gfx1200", 32),
-    ("gfx1201", 32),
-];
 
 /// Bytes of shared memory that a block may have everywhere without asking.
 const SHARED: u32 = 48 << 10;
@@ -35,7 +26,10 @@ const SHARED: u32 = 48 << 10;
 /// Where the table goes.
 const TABLE: &str = "docs/kernels.md";
 
-/// Compile all GPU kernels with clang.
+/// NVIDIA's architectures.
+const NVIDIA: [&str; 2] = ["sm_80", "sm_90"];
+
+/// Compile all GPU kernels: with clang for AMD's cards, and with NVRTC, where it is found, for NVIDIA's.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// The version of clang, 19 or newer; its lld and its llvm-readelf must be there too. Default: the newest there is
@@ -49,26 +43,6 @@ pub(crate) struct Args {
     check: bool,
 }
 
-/// Versions of clang that know all architectures and may be there.
-const CLANGS: std::ops::RangeInclusive<u32> = 19..=29;
-
-/// The newest clang that is installed with its tools.
-fn newest() -> Result<u32> {
-    let runs = |program: String| {
-        Command::new(program).arg("--version").output().is_ok_and(|o| o.status.success())
-    };
-    let whole = |v: &u32| {
-        ["clang", "ld.lld", "llvm-readelf"].iter().all(|program| runs(format!("{program}-{v}")))
-    };
-    CLANGS.rev().find(whole).ok_or_else(|| {
-        format!(
-            "no clang of version {} or newer is here with lld and llvm; on Debian: \
-             apt-get install clang-19 lld-19 llvm-19",
-            CLANGS.start()
-        )
-    })
-}
-
 /// What a kernel takes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Takes {
@@ -78,11 +52,28 @@ struct Takes {
     spills: u32,
 }
 
+/// The kernels of a module.
+type Compiled = Vec<(String, Takes)>;
+
+/// An architecture, and what compiles a module for it.
+type Target<'a> = (&'static str, Box<dyn Fn(Module) -> Result<Compiled> + Sync + 'a>);
+
+/// By kernel, then by architecture.
+type Table = BTreeMap<String, BTreeMap<&'static str, Takes>>;
+
+/// All architectures of the table.
+fn all() -> impl Iterator<Item = &'static str> {
+    clang::ARCHITECTURES.into_iter().map(|(arch, _)| arch).chain(NVIDIA)
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let dir = std::env::temp_dir().join(format!("inference-kernels-{}", std::process::id()));
+    if let Some(unknown) = args.arch.iter().find(|arch| all().all(|known| known != **arch)) {
+        return Err(format!("{unknown} is not in the table"));
+    }
+    let wanted = |arch: &str| args.arch.is_empty() || args.arch.iter().any(|a| a == arch);
+    let dir = env::temp_dir().join(format!("inference-kernels-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let clang = args.clang.map_or_else(newest, Ok)?;
-    let done = compile_all(clang, &args.arch, &dir);
+    let done = targets(args, &wanted, &dir).and_then(|targets| compile_all(&targets));
     let _ = fs::remove_dir_all(&dir);
     let (table, faults) = done?;
     if args.arch.is_empty() && !args.check {
@@ -96,30 +87,32 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// By kernel, then by architecture.
-type Table = BTreeMap<String, BTreeMap<&'static str, Takes>>;
-
-fn compile_all(clang: u32, archs: &[String], dir: &Path) -> Result<(Table, Vec<String>)> {
-    let wanted = |arch: &str| archs.is_empty() || archs.iter().any(|a| a == arch);
-    if let Some(unknown) = archs.iter().find(|a| ARCHITECTURES.iter().all(|(arch, _)| arch != a)) {
-        return Err(format!("{unknown} is not in the table"));
+/// The wanted architectures that can be compiled for; says which can't.
+fn targets<'a>(
+    args: &Args,
+    wanted: &dyn Fn(&str) -> bool,
+    dir: &'a std::path::Path,
+) -> Result<Vec<Target<'a>>> {
+    let mut targets = Vec::new();
+    if clang::ARCHITECTURES.iter().any(|(arch, _)| wanted(arch)) {
+        targets.extend(clang::targets(args.clang, wanted, dir)?);
     }
-    let wanted: Vec<_> = ARCHITECTURES.into_iter().filter(|(arch, _)| wanted(arch)).collect();
+    #[cfg(any(target_os = "linux", target_os = "windows"))]
+    targets.extend(nvidia::targets(wanted));
+    Ok(targets)
+}
+
+fn compile_all(targets: &[Target<'_>]) -> Result<(Table, Vec<String>)> {
+    let jobs: Vec<_> = targets
+        .iter()
+        .flat_map(|target| Module::all().into_iter().map(move |m| (target, m)))
+        .collect();
     let next = AtomicUsize::new(0);
     let worker = || -> Result<Vec<_>> {
         let mut done = Vec::new();
-        while let Some(&(arch, wave)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let target = Target::new(arch, wave, 1, SHARED);
-            println!("clang-{clang}, {arch}: waves of {wave}, {:?}", target.matrix);
-            if !knows(clang, arch)? {
-                println!("clang-{clang} does not know {arch}: left out");
-                continue;
-            }
-            let mut kernels = Vec::new();
-            for module in Module::all() {
-                kernels.push((module, compile(clang, dir, &target, module)?));
-            }
-            done.push((arch, kernels));
+        while let Some(((arch, compile), module)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let kernels = compile(*module).map_err(|e| format!("{module} for {arch}: {e}"))?;
+            done.push((*arch, *module, kernels));
         }
         Ok(done)
     };
@@ -129,119 +122,83 @@ fn compile_all(clang: u32, archs: &[String], dir: &Path) -> Result<(Table, Vec<S
         all.into_iter().map(|t| t.join().map_err(|_| "a thread panicked".to_owned())?).collect()
     });
     let (mut table, mut faults) = (Table::new(), Vec::new());
-    for (arch, kernels) in done?.into_iter().flatten() {
-        for (module, kernels) in kernels {
-            for (name, takes) in kernels {
-                let bits = match module {
-                    Module::AffineGemv(bits) | Module::AffineGemm(bits) => format!(" {bits} bits"),
-                    _ => String::new(),
-                };
-                let name = format!("{name}{bits}");
-                // Where there are registers that accumulate, others may be moved there: that is no spill to memory.
-                let moved = ["gfx90a", "gfx942", "gfx950"].contains(&arch) && takes.scratch == 0;
-                let spilled = takes.scratch > 0 || takes.spills > 0 && !moved;
-                if spilled || takes.shared > SHARED {
-                    faults.push(format!("{name} on {arch}: {takes:?}"));
-                }
-                table.entry(name).or_default().insert(arch, takes);
+    for (arch, module, kernels) in done?.into_iter().flatten() {
+        for (name, takes) in kernels {
+            let bits = match module {
+                Module::AffineGemv(bits) | Module::AffineGemm(bits) => format!(" {bits} bits"),
+                _ => String::new(),
+            };
+            let name = format!("{name}{bits}");
+            // Where there are registers that accumulate, others may be moved there: that is no spill to memory.
+            let moved = ["gfx90a", "gfx942", "gfx950"].contains(&arch) && takes.scratch == 0;
+            let spilled = takes.scratch > 0 || takes.spills > 0 && !moved;
+            if spilled || takes.shared > SHARED {
+                faults.push(format!("{name} on {arch}: {takes:?}"));
             }
+            table.entry(name).or_default().insert(arch, takes);
         }
     }
     Ok((table, faults))
 }
 
-/// Whether a clang has this architecture.
-fn knows(clang: u32, arch: &str) -> Result<bool> {
-    let mut command = Command::new(format!("clang-{clang}"));
-    command.args(["--target=amdgcn-amd-amdhsa", "-nogpulib", "--print-supported-cpus"]);
-    let program = format!("clang-{clang}");
-    let output = command.output().map_err(|e| format!("{program}: {e}"))?;
-    let names = String::from_utf8_lossy(&output.stderr);
-    Ok(names.split_whitespace().any(|name| name == arch))
+/// What `read` finds in what `compile` gives for these options and this source; from the last time, if that was the same.
+fn remembered(
+    compiler: &str,
+    options: &[String],
+    source: &str,
+    compile: impl FnOnce() -> Result<Compiled>,
+) -> Result<Compiled> {
+    let mut key = CodeKey::default();
+    ["xtask kernels 1", compiler].iter().for_each(|text| key.add(text));
+    options.iter().for_each(|option| key.add(option));
+    key.add(source);
+    let folder =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let cache = CodeCache::new(&folder.join("kernels"));
+    let text = CodeCache::get(
+        Some(&cache),
+        &key,
+        |text| parse(text).is_some(),
+        || compile().map(|kernels| print(&kernels).into_bytes()),
+    )?;
+    parse(&text).ok_or_else(|| "no kernels".to_owned())
 }
 
-fn compile(
-    clang: u32,
-    dir: &Path,
-    target: &Target,
-    module: Module,
-) -> Result<Vec<(String, Takes)>> {
-    let (source, code) = ["hip", "co"].map(|end| dir.join(format!("{}.{end}", target.arch))).into();
-    fs::write(&source, module.source()).map_err(|e| format!("{}: {e}", source.display()))?;
-    let mut command = Command::new(format!("clang-{clang}"));
-    command
-        .args(["-x", "hip", "--cuda-device-only", "--no-gpu-bundle-output", "-nogpulib"])
-        .args(["-nogpuinc", "-O3", "-std=c++17", "-ffp-contract=fast", "-c"])
-        .arg(format!("--offload-arch={}", target.arch))
-        .arg(format!("-DWAVE={}", target.wave))
-        .args(module.defines());
-    if target.wave == 32 {
-        command.arg("-mcumode");
-    }
-    output(command.arg("-o").args([&code, &source]))
-        .map_err(|e| format!("{module} for {}: {e}", target.arch))?;
-    Ok(read(&output(Command::new(format!("llvm-readelf-{clang}")).arg("--notes").arg(&code))?))
+/// A line for each kernel.
+fn print(kernels: &Compiled) -> String {
+    let line = |(name, t): &(String, Takes)| {
+        format!("{name} {} {} {} {}\n", t.registers, t.shared, t.scratch, t.spills)
+    };
+    kernels.iter().map(line).collect()
 }
 
-/// What a command says, or why it failed.
-fn output(command: &mut Command) -> Result<String> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|e| format!("{program}: {e}"))?;
-    if !output.status.success() {
-        return Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The kernels in the notes of a code object
-/// (<https://llvm.org/docs/AMDGPUUsage.html#code-object-v5-metadata>).
-fn read(notes: &str) -> Vec<(String, Takes)> {
-    let mut kernels: Vec<(String, Takes)> = Vec::new();
-    let mut takes = Takes::default();
-    for line in notes.lines() {
-        // Arguments have names too, further in.
-        let Some((key, value)) = line.trim_start_matches(['-', ' ']).split_once(':') else {
-            continue;
-        };
-        let (value, number) = (value.trim(), value.trim().parse().unwrap_or(0));
-        match key.trim() {
-            ".group_segment_fixed_size" => takes.shared = number,
-            ".private_segment_fixed_size" => takes.scratch = number,
-            ".sgpr_spill_count" => takes.spills = number,
-            ".symbol" => {
-                let name = value.trim_matches('\'').trim_end_matches(".kd");
-                kernels.push((name.to_owned(), Takes::default()));
-            }
-            ".vgpr_count" => takes.registers = number,
-            ".vgpr_spill_count" => {
-                takes.spills += number;
-                if let Some(last) = kernels.last_mut() {
-                    last.1 = takes;
-                }
-                takes = Takes::default();
-            }
-            _ => {}
-        }
-    }
-    kernels
+fn parse(text: &[u8]) -> Option<Compiled> {
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let name = words.next()?.to_owned();
+        let mut number = || words.next()?.parse().ok();
+        let (registers, shared) = (number()?, number()?);
+        Some((name, Takes { registers, shared, scratch: number()?, spills: number()? }))
+    };
+    std::str::from_utf8(text).ok()?.lines().map(line).collect()
 }
 
 fn page(table: &Table) -> String {
     let mut page = String::from(
         "# What the GPU kernels take\n\n\
-         Made by `cargo xtask kernels`: vector registers of a lane (of gfx90a and later with those that accumulate, of gfx908 without), and KiB of shared memory of a block, \
-         by architecture.\nNo kernel spills a register or uses scratch memory.\n\n| kernel | shared |",
+         Made by `cargo xtask kernels`: vector registers of a lane (of gfx90a and later with those that accumulate, of gfx908 without; of NVIDIA's, registers of a thread), \
+         and KiB of shared memory of a block, by architecture; nothing where no compiler for it was there.\nNo kernel spills a register or uses scratch memory.\n\n| kernel | shared |",
     );
-    for (arch, _) in ARCHITECTURES {
+    for arch in all() {
         write!(page, " {arch} |").expect("a string takes all");
     }
     page.push_str("\n| --- | --- |");
-    page.push_str(&" --- |".repeat(ARCHITECTURES.len()));
+    page.push_str(&" --- |".repeat(all().count()));
     for (name, row) in table {
         let shared = row.values().map(|t| t.shared).max().unwrap_or(0);
         write!(page, "\n| `{name}` | {:.1} |", f64::from(shared) / 1024.0)
             .expect("a string takes all");
-        for (arch, _) in ARCHITECTURES {
+        for arch in all() {
             let registers = row.get(arch).map_or(String::new(), |t| t.registers.to_string());
             write!(page, " {registers} |").expect("a string takes all");
         }
@@ -255,17 +212,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_are_read() {
-        let notes = "amdhsa.kernels:\n  - .agpr_count:     0\n    .args:\n      - .name:           y\n        .offset: 0\n    \
-                     .group_segment_fixed_size: 512\n    .name:           norm\n    .private_segment_fixed_size: 8\n    \
-                     .sgpr_spill_count: 1\n    .symbol:         norm.kd\n    .vgpr_count:     24\n    .vgpr_spill_count: 2\n  \
-                     - .group_segment_fixed_size: 0\n    .private_segment_fixed_size: 0\n    .symbol:         'add.kd'\n    \
-                     .vgpr_count:     5\n    .vgpr_spill_count: 0\n";
-        let takes =
-            |registers, shared, scratch, spills| Takes { registers, shared, scratch, spills };
-        assert_eq!(
-            read(notes),
-            [("norm".to_owned(), takes(24, 512, 8, 3)), ("add".to_owned(), takes(5, 0, 0, 0))]
-        );
+    fn what_is_remembered_is_what_was_found() {
+        let takes = Takes { registers: 1, shared: 2, scratch: 3, spills: 4 };
+        let kernels = vec![("a".to_owned(), takes), ("b".to_owned(), Takes::default())];
+        assert_eq!(parse(print(&kernels).as_bytes()), Some(kernels));
+        assert_eq!(parse(b"a 1 2 3"), None);
     }
 }
