@@ -135,24 +135,25 @@ impl<D: Driver> Gpu<D> {
         });
         let logits = Tensor { piece: self.lend_again(place)?, rows, cols };
         let graph = match graph {
-            Ok(Some(graph)) if again == Some(place) => graph,
+            Ok(Some(graph)) if again == Some(place) => Some(graph),
+            Ok(Some(_)) => {
+                self.replay_no_more("a step takes other memory when it is recorded");
+                None
+            }
             Ok(None) => {
                 // The driver has its reasons.
                 self.records.set(false);
-                return Ok((None, logits));
-            }
-            Ok(Some(_)) => {
-                self.replay_no_more("a step takes other memory when it is recorded");
-                return Ok((None, logits));
+                None
             }
             Err(error) => {
                 self.replay_no_more(&error.to_string());
-                return Ok((None, logits));
+                None
             }
         };
         let driver = self.driver.clone();
-        let recording = Recording { key, driver, graph, place, rows, cols, checked: false };
-        Ok((Some(recording), logits))
+        let recording =
+            graph.map(|graph| Recording { key, driver, graph, place, rows, cols, checked: false });
+        Ok((recording, logits))
     }
 
     fn lend_again(&self, place: Place) -> Result<Piece<D>> {
