@@ -7,4 +7,5 @@ pub mod gguf;
 pub mod golden;
 pub mod gpu;
 pub mod greedy;
+pub mod metal;
 pub mod spy;

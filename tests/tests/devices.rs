@@ -9,7 +9,9 @@ use inference_engine::{
     },
     naive::Naive,
 };
-use inference_tests::gpu;
+use inference_gpu::cpu::Order;
+use inference_metal::{Candle, OnCpu};
+use inference_tests::{gpu, metal};
 
 /// Every level of instructions that this machine has, on one thread and on several.
 fn cpus() -> impl Iterator<Item = Cpu> {
@@ -107,4 +109,48 @@ fn a_tokens_attention_on_the_gpu_has_the_same_bits_in_any_company() {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_each_way_of_attention_is_independent(&gpu).expect("is right");
     }
+}
+
+fn candle() -> Candle<OnCpu> {
+    Candle::new(OnCpu::default())
+}
+
+#[test]
+fn candles_tensors_agree_on_every_operation() {
+    check_operations(&candle(), Tolerance::default()).expect("is right");
+    // Nothing is rounded here, which a wrong order of bits or rows would not change by so little.
+    check_products(&candle(), Tolerance { exact: 2e-6, rounded: 2e-6 }).expect("is right");
+}
+
+#[test]
+fn candles_tensors_agree_on_attention() {
+    check_attention(&candle(), Tolerance::default()).expect("is right");
+}
+
+#[test]
+fn rows_and_tokens_have_the_same_bits_in_any_company_on_candles_tensors() {
+    check_rows_are_independent(&candle()).expect("is right");
+    check_attention_is_independent(&candle()).expect("is right");
+}
+
+#[test]
+fn the_metal_kernels_agree_on_every_operation() {
+    for order in [Order::Forward, Order::Reverse, Order::Random] {
+        let Some(candle) = metal::kernels(order) else { return };
+        check_operations(&candle, Tolerance::default()).expect("is right");
+        // Nothing is rounded: products are f32.
+        check_products(&candle, Tolerance { exact: 2e-6, rounded: 2e-6 }).expect("is right");
+    }
+}
+
+#[test]
+fn the_metal_kernels_agree_on_attention() {
+    let Some(candle) = metal::kernels(Order::Random) else { return };
+    check_attention(&candle, Tolerance::default()).expect("is right");
+}
+
+#[test]
+fn a_tokens_attention_by_the_metal_kernels_has_the_same_bits_in_any_company() {
+    let Some(candle) = metal::kernels(Order::Random) else { return };
+    check_each_way_of_attention_is_independent(&candle).expect("is right");
 }

@@ -7,6 +7,7 @@ use inference_engine::check::distance;
 use inference_engine::{
     checkpoint::Checkpoint, decoder::Source, device::Device, naive::Naive, weights::GgufWeights,
 };
+use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures::{self, Prompt},
     gguf, gpu, greedy,
@@ -59,6 +60,9 @@ fn every_type_gives_the_same_logits_on_every_device() {
         let far = distance(&narrow, &exact);
         println!("{ty}: scales of 16 bits move the logits by {far:.1e}");
         assert!(far <= NARROW, "{ty}: {far:.1e}");
+        let far = distance(&logits(&Candle::new(OnCpu::default()), &path, false), &narrow);
+        println!("{ty}: candle is {far:.1e} from the reference device");
+        assert!(far <= SAME, "{ty}: {far:.1e}");
         let far = distance(&logits(&cpu, &path, false), &narrow);
         println!("{ty}: the cpu is {far:.1e} from the reference device");
         assert!(far <= ROUNDED, "{ty}: {far:.1e}");

@@ -4,6 +4,7 @@
 use inference_core::Format;
 use inference_cpu::{Cpu, Level};
 use inference_engine::{naive::Naive, weights::DType};
+use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures,
     golden::{LONG, SHORT, check, check_model},
@@ -45,6 +46,16 @@ fn the_gpu_meets_the_golden_values() {
 }
 
 #[test]
+fn candles_tensors_meet_the_golden_values() {
+    let candle = Candle::new(OnCpu::default());
+    for name in fixtures::families() {
+        for dtype in DTYPES {
+            check(&candle, "candle", &name, dtype, 29, SHORT);
+        }
+    }
+}
+
+#[test]
 fn long_prompts_meet_the_golden_values() {
     let cpu = Cpu::new(2).expect("starts");
     for name in fixtures::families() {
@@ -52,6 +63,7 @@ fn long_prompts_meet_the_golden_values() {
             check(&cpu, "cpu", &name, dtype, 256, LONG);
         }
         check(&Naive::default(), "naive", &name, DType::F32, 512, LONG);
+        check(&Candle::new(OnCpu::default()), "candle", &name, DType::Bf16, 512, LONG);
         // Lane by lane it takes long: those whose layers have windows, or whose rotation depends on the length.
         if ["gemma3", "phi3"].contains(&name.as_str()) {
             let (arch, order) = gpu::kind_for(&name);

@@ -12,6 +12,7 @@ use inference_engine::{
     naive::Naive,
     weights::{Folder, Matrix, Weights},
 };
+use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures::{self, Prompt},
     gpu, greedy,
@@ -60,6 +61,8 @@ fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, tolera
 /// The same on all devices.
 fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
     check(&Naive { block_len: 7 }, &format!("{name} on naive"), path, prompt, EXACT);
+    let candle = Candle::new(OnCpu::default());
+    check(&candle, &format!("{name} on candle"), path, prompt, EXACT);
     for level in Level::available() {
         let cpu = Cpu::with_level(2, level).expect("is available");
         check(&cpu, &format!("{name} on cpu {level:?}"), path, prompt, ROUNDED);

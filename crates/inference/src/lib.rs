@@ -22,6 +22,7 @@
 //! | `cpu` (default) | `cpu` | any machine |
 //! | `rocm` | `rocm` | AMD's GPUs on 64-bit x86 Linux; nothing of ROCm is needed to build |
 //! | `cuda` | `cuda` | NVIDIA's GPUs on Linux and Windows; no toolkit is needed to build |
+//! | `metal` | `metal` | the GPU of Apple silicon |
 //! | `llama-cpp` | `llama_cpp` | llama.cpp, for GGUF files alone; needs cmake, a C++ compiler and libclang to build |
 //! | `llama-cpp-metal`, `-rocm`, `-cuda`, `-vulkan` | the same | on a GPU, by llama.cpp's own kernels |
 //! | `async` | – | [`TokenStream`] as a `futures_core::Stream` |
@@ -47,6 +48,8 @@ pub fn registry() -> &'static Registry {
         registry.register(inference_rocm::RocmBackend);
         #[cfg(feature = "cuda")]
         registry.register(inference_cuda::CudaBackend);
+        #[cfg(feature = "metal")]
+        registry.register(inference_metal::MetalBackend);
         #[cfg(feature = "llama-cpp")]
         registry.register(inference_llama_cpp::LlamaCppBackend);
         registry

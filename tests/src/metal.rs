@@ -1,0 +1,159 @@
+//! Apple's GPU without one: the Metal kernels compiled as C++ for this machine and run lane by lane, over candle's CPU
+//! tensors.
+
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use inference_gpu::{
+    Driver, Launch,
+    cpu::{self, CpuDriver, Order},
+};
+use inference_metal::{Buffer, Candle, Kernel, Kernels, Launcher, Library};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    ffi::c_void,
+    fmt,
+    ptr::from_ref,
+};
+
+/// What the Metal Shading Language is in C++.
+const SHIM: &str = include_str!("../../crates/inference-metal/kernels/shim/metal.h");
+
+/// Bytes that it says it has.
+const LIMIT: u64 = 1 << 32;
+
+/// The device over candle's tensors with our kernels, whose lanes run in this order. `None`, and a line that says so, where
+/// there is no C++ compiler.
+pub fn kernels(order: Order) -> Option<Candle<Kernels<Lanes>>> {
+    let lanes = Lanes::new(order);
+    if lanes.is_none() {
+        println!("skipped: no C++ compiler ($CXX, c++) to compile the Metal kernels with");
+    }
+    Some(Candle::new(Kernels::new(lanes?)))
+}
+
+/// Runs the kernels.
+pub struct Lanes {
+    driver: CpuDriver,
+    compiled: RefCell<HashMap<Library, Vec<cpu::Kernel>>>,
+    placed: Cell<u64>,
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.driver.fmt(f)
+    }
+}
+
+impl Lanes {
+    /// `None` where there is no C++ compiler.
+    pub fn new(order: Order) -> Option<Self> {
+        // Any architecture with waves of 32 lanes: the driver's matrix instructions are not used.
+        let driver = CpuDriver::new("gfx1030", order)?;
+        Some(Self { driver, compiled: RefCell::default(), placed: Cell::new(0) })
+    }
+
+    fn placed(&self, tensor: Tensor) -> Tensor {
+        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
+        self.placed.set(self.placed.get() + bytes as u64);
+        tensor
+    }
+
+    fn kernel(&self, library: Library, name: &str) -> Result<cpu::Kernel> {
+        let names = library.kernels();
+        let mut compiled = self.compiled.borrow_mut();
+        if !compiled.contains_key(&library) {
+            let source = format!("{SHIM}\n#line 1 \"{library:?}\"\n{}", library.source());
+            let kernels =
+                self.driver.compile(&source, &[], names).map_err(candle_core::Error::wrap)?;
+            compiled.insert(library, kernels);
+        }
+        match (compiled.get(&library), names.iter().position(|n| *n == name)) {
+            (Some(kernels), Some(i)) => Ok(kernels[i].clone()),
+            _ => bail!("{library:?} has no kernel {name}"),
+        }
+    }
+}
+
+/// Takes the address of what a tensor's storage holds, to write to it.
+struct Address(Cell<*mut c_void>);
+
+impl InplaceOp1 for Address {
+    fn name(&self) -> &'static str {
+        "address"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let at = layout.start_offset();
+        self.0.set(match storage {
+            CpuStorage::F32(all) => all[at..].as_mut_ptr().cast(),
+            CpuStorage::F16(all) => all[at..].as_mut_ptr().cast(),
+            CpuStorage::BF16(all) => all[at..].as_mut_ptr().cast(),
+            CpuStorage::U32(all) => all[at..].as_mut_ptr().cast(),
+            other => bail!("no kernel writes {other:?}"),
+        });
+        Ok(())
+    }
+}
+
+fn address(buffer: Buffer<'_>) -> Result<*mut c_void> {
+    let tensor = match buffer {
+        Buffer::Write(tensor) => {
+            let address = Address(Cell::new(std::ptr::null_mut()));
+            tensor.inplace_op1(&address)?;
+            return Ok(address.0.get());
+        }
+        Buffer::Read(tensor) => tensor,
+    };
+    let (storage, layout) = tensor.storage_and_layout();
+    let at = layout.start_offset();
+    Ok(match &*storage {
+        Storage::Cpu(CpuStorage::F32(all)) => all[at..].as_ptr().cast_mut().cast(),
+        Storage::Cpu(CpuStorage::F16(all)) => all[at..].as_ptr().cast_mut().cast(),
+        Storage::Cpu(CpuStorage::BF16(all)) => all[at..].as_ptr().cast_mut().cast(),
+        Storage::Cpu(CpuStorage::U32(all)) => all[at..].as_ptr().cast_mut().cast(),
+        _ => bail!("no kernel reads {:?}", tensor.dtype()),
+    })
+}
+
+impl Launcher for Lanes {
+    fn room(&self, rows: usize, cols: usize) -> Result<Tensor> {
+        // What nobody has written must not be read.
+        Tensor::full(f32::NAN, (rows, cols), &Device::Cpu)?.contiguous()
+    }
+
+    fn place(&self, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        Ok(self.placed(Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?))
+    }
+
+    fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor> {
+        let room = Tensor::full(f32::NAN, numbers, &Device::Cpu)?;
+        Ok(self.placed(room.to_dtype(dtype)?.contiguous()?))
+    }
+
+    fn memory(&self) -> (u64, u64) {
+        (self.placed.get(), LIMIT)
+    }
+
+    fn cores(&self) -> usize {
+        2
+    }
+
+    fn load(&self, library: Library) -> Result<()> {
+        library.kernels().iter().try_for_each(|name| self.kernel(library, name).map(drop))
+    }
+
+    fn launch(&self, kernel: &Kernel<'_>, grid: [usize; 3], threads: usize) -> Result<()> {
+        let compiled = self.kernel(kernel.library, kernel.name)?;
+        let addresses: Vec<_> =
+            kernel.buffers.iter().map(|b| address(*b)).collect::<Result<_>>()?;
+        let mut args: Vec<_> =
+            addresses.iter().map(|a| from_ref(a).cast_mut().cast::<c_void>()).collect();
+        args.push(kernel.arguments.as_ptr().cast_mut().cast());
+        let launch =
+            Launch { grid: grid.map(|n| n as u32), block: threads as u32, shared_bytes: 0 };
+        // SAFETY: the kernel's buffers and its structure are those that it declares, as `Kernels` gives them; the tensors are
+        // alive until this returns, when the kernel has run, and nobody else has them meanwhile.
+        unsafe { self.driver.launch(&compiled, launch, &mut args) }
+            .map_err(candle_core::Error::wrap)
+    }
+}
