@@ -138,6 +138,10 @@ impl Launcher for Lanes {
         2
     }
 
+    fn load(&self, library: Library) -> Result<()> {
+        library.kernels().iter().try_for_each(|name| self.kernel(library, name).map(drop))
+    }
+
     fn launch(&self, kernel: &Kernel<'_>, grid: [usize; 3], threads: usize) -> Result<()> {
         let compiled = self.kernel(kernel.library, kernel.name)?;
         let addresses: Vec<_> =

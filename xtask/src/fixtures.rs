@@ -157,7 +157,7 @@ fn json(path: &Path) -> Result<Value> {
     serde_json::from_slice(&bytes).map_err(|e| format!("{}: {e}", name(path)))
 }
 
-/// Runs `make.py --check` in an environment of its own.
+/// Runs `make.py --check` and `written.py` in an environment of their own.
 fn make_again() -> Result {
     let environment = root().join("target/fixtures-venv");
     let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
@@ -185,6 +185,10 @@ fn make_again() -> Result {
     step(
         Command::new(&python).arg(home().join("make.py")).arg("--check"),
         "the fixtures differ from what the reference implementation makes",
+    )?;
+    step(
+        Command::new(&python).arg(home().join("written.py")),
+        "mlx_lm does not make the same of what `inference quantise` writes",
     )
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Candle,
     device::{fault, shape},
-    operations::{Append, Attend, Layer, Operations},
+    operations::{Append, Attend, Layer, Operations, Part},
     step::Started,
 };
 use candle_core::{DType, Tensor};
@@ -72,7 +72,9 @@ impl<O: Operations> Candle<O> {
         let dtype = stored(dtype)?;
         let layer = |a: &Attention| {
             let room = || self.operations.cache(blocks * numbers(a), dtype).map_err(fault);
-            Ok(Layer { keys: room()?, values: room()?, width: width(a) })
+            let layer = Layer { keys: room()?, values: room()?, width: width(a) };
+            self.operations.prepare(Part::Layer(&layer)).map_err(fault)?;
+            Ok(layer)
         };
         layers.iter().map(layer).collect()
     }

@@ -79,27 +79,38 @@ impl AppleGpu {
         Tensor::from_storage(Storage::Metal(storage), shape, BackpropOp::none(), false)
     }
 
-    /// The kernel, compiled if it is asked for the first time.
+    /// Refuses what is more than a buffer can have.
+    fn fits(&self, bytes: usize) -> Result<()> {
+        let most = self.device.metal_device().as_ref().maxBufferLength();
+        if bytes > most {
+            bail!("a buffer of the model needs {bytes} bytes, and this GPU's have at most {most}");
+        }
+        Ok(())
+    }
+
+    /// A library, compiled if it is asked for the first time.
+    fn library(&self, library: Library) -> Result<metal::Library> {
+        if let Some(compiled) = self.libraries.borrow().get(&library) {
+            return Ok(compiled.clone());
+        }
+        let options = MTLCompileOptions::new();
+        // What is no number, or infinite, must stay so.
+        options.setMathMode(MTLMathMode::Safe);
+        let device = self.device.metal_device();
+        let compiled = device
+            .new_library_with_source(&library.source(), Some(&options))
+            .map_err(kernel_error)?;
+        self.libraries.borrow_mut().insert(library, compiled.clone());
+        Ok(compiled)
+    }
+
+    /// A kernel, likewise.
     fn pipeline(&self, library: Library, name: &'static str) -> Result<ComputePipeline> {
         if let Some(pipeline) = self.pipelines.borrow().get(&(library, name)) {
             return Ok(pipeline.clone());
         }
+        let function = self.library(library)?.get_function(name, None).map_err(kernel_error)?;
         let device = self.device.metal_device();
-        let compiled = self.libraries.borrow().get(&library).cloned();
-        let compiled = match compiled {
-            Some(compiled) => compiled,
-            None => {
-                let options = MTLCompileOptions::new();
-                // What is no number, or infinite, must stay so.
-                options.setMathMode(MTLMathMode::Safe);
-                let compiled = device
-                    .new_library_with_source(&library.source(), Some(&options))
-                    .map_err(kernel_error)?;
-                self.libraries.borrow_mut().insert(library, compiled.clone());
-                compiled
-            }
-        };
-        let function = compiled.get_function(name, None).map_err(kernel_error)?;
         let pipeline =
             device.new_compute_pipeline_state_with_function(&function).map_err(kernel_error)?;
         self.pipelines.borrow_mut().insert((library, name), pipeline.clone());
@@ -114,6 +125,8 @@ fn size([width, height, depth]: [usize; 3]) -> MTLSize {
 impl Launcher for AppleGpu {
     fn room(&self, rows: usize, cols: usize) -> Result<Tensor> {
         let numbers = (rows * cols).max(1);
+        // candle takes powers of two of bytes.
+        self.fits((4 * numbers).next_power_of_two())?;
         let buffer = self.device.new_buffer_builder().with_size_for(numbers, DType::F32).build()?;
         Ok(self.tensor(buffer, DType::F32, (rows, cols)))
     }
@@ -121,12 +134,14 @@ impl Launcher for AppleGpu {
     fn place(&self, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
         // Metal has no buffers without bytes.
         let bytes = if bytes.is_empty() { &[0; 4][..] } else { bytes };
+        self.fits(bytes.len())?;
         let buffer = self.device.new_buffer_builder().with_data(bytes).build()?;
         Ok(self.tensor(buffer, dtype, shape))
     }
 
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor> {
-        // candle's other buffers are of a power of two of bytes.
+        self.fits(numbers * dtype.size_in_bytes())?;
+        // Of as many bytes as it needs, not of a power of two.
         let buffer = self.device.new_private_buffer(numbers.max(1), dtype, "cache")?;
         Ok(self.tensor(buffer, dtype, numbers))
     }
@@ -145,6 +160,10 @@ impl Launcher for AppleGpu {
             MetalDeviceType::Max => 40,
             MetalDeviceType::Ultra => 80,
         }
+    }
+
+    fn load(&self, library: Library) -> Result<()> {
+        library.kernels().iter().try_for_each(|name| self.pipeline(library, name).map(drop))
     }
 
     fn launch(&self, kernel: &Kernel<'_>, grid: [usize; 3], threads: usize) -> Result<()> {

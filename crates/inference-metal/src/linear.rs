@@ -1,6 +1,9 @@
 //! Matrices as the kernels want them, made of a checkpoint's.
 
-use crate::{device::fault, operations::Operations};
+use crate::{
+    device::fault,
+    operations::{Operations, Part},
+};
 use bytes::Bytes;
 use candle_core::{DType, Tensor};
 use inference_core::{Error, Result};
@@ -91,6 +94,7 @@ impl Linear {
         let mut first = 0;
         for parts in parts.chunk_by(alike) {
             let segment = Segment::new(parts, first, stride, operations)?;
+            operations.prepare(Part::Segment(&segment)).map_err(fault)?;
             first += segment.rows;
             segments.push(segment);
         }

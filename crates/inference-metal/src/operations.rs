@@ -34,6 +34,14 @@ pub trait Operations {
     /// Out of memory.
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor>;
 
+    /// Told of what the model has, before the first step: what must be compiled is compiled here.
+    ///
+    /// # Errors
+    /// What can't be compiled.
+    fn prepare(&self, _part: Part<'_>) -> Result<()> {
+        Ok(())
+    }
+
     /// Bytes that are held now, and that may be held at most.
     fn memory(&self) -> (u64, u64);
 
@@ -96,6 +104,15 @@ pub trait Operations {
     /// # Errors
     /// The device's own.
     fn flash(&self, attend: &Attend<'_>, tiles: &Tensor, count: usize) -> Result<()>;
+}
+
+/// A part of a model, on which it depends what kernels there must be.
+#[derive(Debug, Clone, Copy)]
+pub enum Part<'a> {
+    /// Weights.
+    Segment(&'a Segment),
+    /// A cache.
+    Layer(&'a Layer),
 }
 
 /// What [`Operations::rms_norm`] is told.

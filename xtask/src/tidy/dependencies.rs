@@ -40,8 +40,9 @@ const OURS: [(&str, &[&str]); 12] = [
 const TESTS: &str = "inference-tests";
 
 /// Crates of others (by how the name begins) that only these of ours may use.
-const ONLY: [(&str, &[&str]); 4] = [
+const ONLY: [(&str, &[&str]); 5] = [
     ("candle", &["inference-metal"]),
+    ("objc2", &["inference-metal"]),
     ("cudarc", &["inference-cuda"]),
     // In inference-gpu for the kernels that tests compile for the CPU.
     ("libloading", &["inference-rocm", "inference-cuda", "inference-gpu"]),

@@ -14,7 +14,7 @@ use std::ops::Range;
 /// Heads that a threadgroup of `attend` takes together.
 const HEADS: usize = 8;
 
-fn library(layer: &Layer) -> Result<Library> {
+pub(super) fn library(layer: &Layer) -> Result<Library> {
     Ok(Library::Attention(Stored::of(layer.keys.dtype())?))
 }
 

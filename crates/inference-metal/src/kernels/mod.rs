@@ -7,7 +7,7 @@ mod source;
 
 use crate::{
     linear::Segment,
-    operations::{Append, Attend, Gather, Norm, Operations, Product},
+    operations::{Append, Attend, Gather, Norm, Operations, Part, Product},
 };
 use bytemuck::Pod;
 use candle_core::{DType, Result, Tensor};
@@ -57,6 +57,12 @@ pub trait Launcher {
 
     /// How many threadgroups there should be at least, so that every core has one.
     fn cores(&self) -> usize;
+
+    /// Compiles a library, so that no step has to wait for it.
+    ///
+    /// # Errors
+    /// What the compiler says.
+    fn load(&self, library: Library) -> Result<()>;
 
     /// Runs a kernel, in the order of the launches.
     ///
@@ -145,6 +151,14 @@ impl<L: Launcher> Operations for Kernels<L> {
 
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor> {
         self.0.cache(numbers, dtype)
+    }
+
+    fn prepare(&self, part: Part<'_>) -> Result<()> {
+        self.0.load(Library::Elementwise)?;
+        self.0.load(match part {
+            Part::Segment(segment) => stored(segment)?.0,
+            Part::Layer(layer) => attention::library(layer)?,
+        })
     }
 
     fn memory(&self) -> (u64, u64) {
