@@ -2,11 +2,12 @@
 
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Architecture, Attention},
     device::{Device, Heads, Memory},
     step::{Rotation, Step},
     weights::Matrix,
 };
+use inference_text::logits::{Asked, Logits, Row};
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering::SeqCst},
@@ -23,6 +24,8 @@ pub struct Seen {
     pub most_spans: AtomicUsize,
     /// Rows that reached the head.
     pub head_rows: AtomicUsize,
+    /// Rows of which the largest logits alone were brought.
+    pub short_rows: AtomicUsize,
     /// The pass that gives an error, counted from 1; 0: none.
     pub error_at: AtomicUsize,
     /// The pass that panics, counted from 1; 0: none.
@@ -59,6 +62,7 @@ impl<D: Device> Device for Spy<D> {
     type Linear = D::Linear;
     type Cache = D::Cache;
     type Step = D::Step;
+    type Recorded = D::Recorded;
 
     fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<D::Step> {
         let seen = &self.seen;
@@ -74,7 +78,26 @@ impl<D: Device> Device for Spy<D> {
         self.inner.begin(step, rotations)
     }
 
+    fn run(
+        &self,
+        recorded: &D::Recorded,
+        cache: &mut D::Cache,
+        step: &D::Step,
+        body: &mut dyn FnMut(&mut D::Cache) -> Result<D::Tensor>,
+    ) -> Result<D::Tensor> {
+        self.inner.run(recorded, cache, step, body)
+    }
+
+    fn answer(&self, logits: D::Tensor, asked: &Asked) -> Result<Logits> {
+        let mut logits = self.inner.answer(logits, asked)?;
+        let mut is_short = |i: &usize| matches!(logits.row(*i), Some(Row::Largest(..)));
+        let short = (0..asked.rows.len()).filter(|i| is_short(i)).count();
+        self.seen.short_rows.fetch_add(short, SeqCst);
+        Ok(logits)
+    }
+
     pass_on! {
+        fn unsupported(&self, architecture: &Architecture) -> Option<String>;
         fn vector(&self, values: &[f32]) -> Result<D::Tensor>;
         fn load_linear(&self, parts: &[Matrix], bias: Option<&[f32]>) -> Result<D::Linear>;
         fn is_shared(&self, map: &D::Linear) -> bool;

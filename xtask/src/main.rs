@@ -1,6 +1,7 @@
 //! Tasks of the repository: `cargo xtask --help`.
 
 mod bench;
+mod check_metal;
 mod fixtures;
 mod kernels;
 mod kl;
@@ -35,6 +36,8 @@ enum Task {
     Fixtures(fixtures::Args),
     /// Compile all GPU kernels for all AMD architectures, and see that none spills
     Kernels(kernels::Args),
+    /// Check and lint what is compiled on Apple silicon alone
+    CheckMetal,
     /// Check the rules of the repository
     Tidy,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::ToGguf(args) => gguf::run(&args),
         Task::Fixtures(args) => fixtures::run(&args),
         Task::Kernels(args) => kernels::run(&args),
+        Task::CheckMetal => check_metal::run(),
         Task::Tidy => tidy::run(),
     };
     match done {

@@ -118,6 +118,7 @@ impl Device for Cpu {
     type Linear = Linear;
     type Cache = Cache;
     type Step = Started;
+    type Recorded = ();
 
     fn vector(&self, values: &[f32]) -> Result<Tensor> {
         let mut x = self.arena.tensor(1, values.len());

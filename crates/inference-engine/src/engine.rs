@@ -10,6 +10,7 @@ use crate::{
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
     MemoryUse, Served,
+    logits::{Asked, Logits},
     runner::{Capacity, Forward, Loaded},
     scheduler::Reuse,
     step::Step,
@@ -45,6 +46,11 @@ impl<D: Device> Forward for OnDevice<D> {
     fn forward(&mut self, step: &Step) -> Result<Vec<f32>> {
         let logits = self.decoder.forward(&self.device, &mut self.cache, step)?;
         self.device.read(logits)
+    }
+
+    fn answer(&mut self, step: &Step, asked: &Asked) -> Result<Logits> {
+        let logits = self.decoder.forward(&self.device, &mut self.cache, step)?;
+        self.device.answer(logits, asked)
     }
 
     fn memory(&self) -> MemoryUse {
@@ -85,6 +91,9 @@ fn place<D: Device>(
     let stored = checkpoint.weights()?;
     let source = checkpoint.source(&*stored, &|_| ());
     let architecture = checkpoint.architecture();
+    if let Some(what) = device.unsupported(architecture) {
+        return Err(Error::unsupported(what, setup.backend));
+    }
     let quantising = quantising(options, &source, architecture)?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
     let (total, done) = (weights.bytes(), Cell::new(0));

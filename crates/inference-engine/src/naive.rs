@@ -124,6 +124,7 @@ impl Device for Naive {
     type Linear = Linear;
     type Cache = Cache;
     type Step = Started;
+    type Recorded = ();
 
     fn vector(&self, values: &[f32]) -> Result<Mat> {
         Ok(Mat { cols: values.len(), data: values.to_vec() })

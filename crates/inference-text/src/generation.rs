@@ -3,7 +3,8 @@
 use crate::{
     Detokenizer, Tokenizer,
     channel::{Sender, channel},
-    sampling::{History, Sampler, logprobs},
+    logits::{Ask, Row},
+    sampling::{self, History, Sampler, logprobs},
     stop::StopTexts,
 };
 use inference_core::{
@@ -67,6 +68,7 @@ impl Limits {
 pub(crate) struct Generation {
     shared: Arc<Shared>,
     sampler: Sampler,
+    ask: Ask,
     detokenizer: Detokenizer,
     stop: StopTexts,
     /// A stop text was found; nothing behind it counts.
@@ -106,6 +108,7 @@ impl Generation {
         let (sender, receiver) = channel();
         let generation = Self {
             sampler: Sampler::new(options),
+            ask: sampling::ask(options),
             detokenizer: Detokenizer::new(shared.tokenizer.clone()),
             stop: StopTexts::new(&options.stop),
             stopped: false,
@@ -142,12 +145,17 @@ impl Generation {
         self.metrics.cached_tokens = cached;
     }
 
-    /// Chooses the token after `tokens` (prompt and output) from `logits`, the model's own and one per vocabulary
-    /// entry, which it changes. `None`: the output has ended, and so has the stream.
+    /// Which logits of the newest token it needs.
+    pub(crate) fn ask(&self) -> Ask {
+        self.ask
+    }
+
+    /// Chooses the token after `tokens` (prompt and output) from the model's own logits, which it changes. `None`: the output
+    /// has ended, and so has the stream.
     pub(crate) fn next(
         &mut self,
         tokens: &[u32],
-        logits: &mut [f32],
+        logits: Row<'_>,
         memory: &dyn Fn() -> MemoryUse,
     ) -> Option<u32> {
         match self.choose(tokens, logits) {
@@ -163,17 +171,19 @@ impl Generation {
         }
     }
 
-    fn choose(
-        &mut self,
-        tokens: &[u32],
-        logits: &mut [f32],
-    ) -> Result<(u32, Option<FinishReason>)> {
+    fn choose(&mut self, tokens: &[u32], logits: Row<'_>) -> Result<(u32, Option<FinishReason>)> {
         let history = History { tokens, prompt_len: self.prompt_len };
-        let whole: Option<Box<[f32]>> = self.return_logits.then(|| (&*logits).into());
-        let before = self.logprobs.map(|_| logits.to_vec());
-        // Rows beyond the tokenizer's vocabulary are padding, which no text can come from.
-        let real = logits.len().min(self.shared.tokenizer.vocab_len());
-        let id = self.sampler.sample(history, &mut logits[..real])?;
+        let (mut whole, mut before) = (None, None);
+        let id = match logits {
+            Row::All(logits) => {
+                whole = self.return_logits.then(|| (&*logits).into());
+                before = self.logprobs.map(|_| logits.to_vec());
+                // Rows beyond the tokenizer's vocabulary are padding, which no text can come from.
+                let real = logits.len().min(self.shared.tokenizer.vocab_len());
+                self.sampler.sample(history, &mut logits[..real])?
+            }
+            Row::Largest(ids, logits) => ids[self.sampler.sample(history, logits)? as usize],
+        };
         self.first_token.get_or_insert_with(Instant::now);
         if self.stop_tokens.contains(&id) || self.shared.end_tokens.contains(&id) {
             return Ok((id, Some(FinishReason::Stop)));

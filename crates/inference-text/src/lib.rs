@@ -8,6 +8,7 @@ mod detokenizer;
 pub mod files;
 mod generation;
 pub mod gguf;
+pub mod logits;
 pub mod runner;
 pub mod sampling;
 pub mod scheduler;

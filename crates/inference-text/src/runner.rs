@@ -3,6 +3,7 @@
 use crate::{
     Generation, MemoryUse, Scoring,
     blocks::BlockPool,
+    logits::{Ask, Asked, Logits, Row},
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
     step::Step,
 };
@@ -28,6 +29,14 @@ impl Task {
         match self {
             Self::Generate(generation) => generation.fail(error, memory),
             Self::Score(scoring) => scoring.fail(error),
+        }
+    }
+
+    /// Which logits of its wanted rows it needs.
+    fn ask(&self) -> Ask {
+        match self {
+            Self::Generate(generation) => generation.ask(),
+            Self::Score(_) => Ask::All,
         }
     }
 
@@ -60,6 +69,14 @@ pub trait Forward: Reuse {
     /// # Errors
     /// The device's own. The sequences of the step end with it.
     fn forward(&mut self, step: &Step) -> Result<Vec<f32>>;
+
+    /// The same, of each wanted row no more than is asked for; or all, where that is no less work.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn answer(&mut self, step: &Step, asked: &Asked) -> Result<Logits> {
+        Ok(Logits::all(self.forward(step)?, asked.rows.len()))
+    }
 
     /// How much memory it holds.
     fn memory(&self) -> MemoryUse;
@@ -115,8 +132,9 @@ impl Over {
 }
 
 impl Runner {
-    /// Starts the thread, and waits until `load` has run on it.
+    /// Starts the thread, and waits until `load` has run on it. Tokens from `vocab_len` on are never chosen.
     pub(crate) fn start<F: Forward + 'static>(
+        vocab_len: usize,
         load: impl FnOnce() -> Result<Loaded<F>> + Send + 'static,
     ) -> Result<(Self, ModelInfo)> {
         let (inbox, messages) = mpsc::channel();
@@ -127,7 +145,7 @@ impl Runner {
             Ok(Ok(Loaded { forward, capacity, info })) => {
                 // The caller waits for this right below.
                 let _ = ready.send(Ok(info));
-                serve(forward, capacity, &messages, &thread_over);
+                serve(forward, capacity, vocab_len, &messages, &thread_over);
             }
             Ok(Err(error)) => {
                 let _ = ready.send(Err(error));
@@ -181,13 +199,14 @@ impl Drop for Runner {
 fn serve<F: Forward>(
     mut forward: F,
     capacity: Capacity,
+    vocab_len: usize,
     inbox: &mpsc::Receiver<Message>,
     over: &Over,
 ) {
     let pool = BlockPool::new(capacity.blocks, capacity.block_len);
     let mut scheduler = Scheduler::new(pool, capacity.slots, capacity.step_tokens)
         .restart_above(capacity.restart_above);
-    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, inbox));
+    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, vocab_len, inbox));
     let error = match catch_unwind(running) {
         Ok(()) => Error::Closed,
         Err(panic) => Error::EngineStopped { reason: panic_text(&*panic) },
@@ -214,6 +233,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn run<F: Forward>(
     forward: &mut F,
     scheduler: &mut Scheduler<Task>,
+    vocab_len: usize,
     inbox: &mpsc::Receiver<Message>,
 ) {
     loop {
@@ -233,15 +253,15 @@ fn run<F: Forward>(
             continue;
         }
         let began = Instant::now();
-        let wanted: usize = step.spans.iter().map(|s| s.wanted).sum();
-        let logits = forward.forward(&step);
+        let spans = scheduler.scheduled().zip(&step.spans);
+        let rows = spans.flat_map(|(task, span)| std::iter::repeat_n(task.ask(), span.wanted));
+        let asked = Asked { columns: vocab_len, rows: rows.collect() };
+        let logits = forward.answer(&step, &asked);
         let memory = || forward.memory();
         match logits {
             Ok(mut logits) => {
-                let vocab = logits.len() / wanted.max(1);
                 scheduler.finish_step(&step, |sequence, advance| {
-                    let rows = advance.rows.start * vocab..advance.rows.end * vocab;
-                    advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
+                    advance_task(sequence, &advance, &mut logits, began, &memory)
                 });
             }
             Err(error) => scheduler.finish_step(&step, |sequence, _| {
@@ -252,12 +272,16 @@ fn run<F: Forward>(
     }
 }
 
-/// Gives a sequence the logits of its wanted rows, `[rows, vocab]`.
+fn no_logits() -> Error {
+    let reason = "the engine gave fewer logits than it was asked for".to_owned();
+    Error::Device { reason }
+}
+
+/// Gives a sequence the logits of its wanted rows.
 fn advance_task(
     sequence: &mut Sequence<Task>,
     advance: &Advance,
-    logits: &mut [f32],
-    vocab: usize,
+    logits: &mut Logits,
     began: Instant,
     memory: &dyn Fn() -> MemoryUse,
 ) -> Flow {
@@ -268,16 +292,23 @@ fn advance_task(
             if !advance.complete {
                 return Flow::Continue;
             }
-            match generation.next(&sequence.tokens, logits, memory) {
+            let Some(row) = logits.row(advance.rows.start) else {
+                generation.fail(no_logits(), memory);
+                return Flow::Done;
+            };
+            match generation.next(&sequence.tokens, row, memory) {
                 Some(token) => sequence.tokens.push(token),
                 None => return Flow::Done,
             }
             Flow::Continue
         }
         Task::Score(scoring) => {
-            let first = advance.wanted_before;
-            for (i, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
-                scoring.row(first + i, row);
+            for (i, row) in advance.rows.clone().enumerate() {
+                let Some(Row::All(row)) = logits.row(row) else {
+                    scoring.fail(no_logits());
+                    return Flow::Done;
+                };
+                scoring.row(advance.wanted_before + i, row);
             }
             if !advance.complete {
                 return Flow::Continue;

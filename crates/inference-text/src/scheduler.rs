@@ -294,6 +294,11 @@ impl<T> Scheduler<T> {
         })
     }
 
+    /// The tasks of the current step's spans.
+    pub fn scheduled(&self) -> impl Iterator<Item = &T> {
+        self.scheduled.iter().map(|&i| &self.running[i].task)
+    }
+
     /// Tells each sequence of the step how it got on; those that are `Done` leave and free their blocks.
     pub fn finish_step(
         &mut self,

@@ -43,7 +43,7 @@ impl Served {
         let Texts { tokenizer, template, mut end_tokens } = texts;
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        let (runner, info) = Runner::start(load)?;
+        let (runner, info) = Runner::start(tokenizer.vocab_len(), load)?;
         let shared = Shared { tokenizer: Arc::new(tokenizer), end_tokens, last: Mutex::default() };
         Ok(Self { info, shared: Arc::new(shared), template, runner })
     }

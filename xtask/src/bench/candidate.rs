@@ -1,6 +1,7 @@
 //! What takes its turns in a run: a model of a backend, or an engine of others.
 
 use super::{
+    apple,
     checkpoint::Checkpoint,
     measure::{self, Sample},
     peer::{self, Peer},
@@ -32,6 +33,8 @@ pub(super) struct Facts {
     pub(super) weight_bytes: u64,
     pub(super) cache_bytes_per_token: u64,
     pub(super) on_cpu: bool,
+    /// Bytes per second that the memory of its GPU has, where that is known.
+    pub(super) bandwidth: Option<f64>,
 }
 
 impl Facts {
@@ -74,6 +77,9 @@ enum Engine {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Loading<'a> {
     pub(super) checkpoint: &'a Checkpoint,
+    /// What this machine's processor is called, and how many cores it has.
+    pub(super) chip: &'a str,
+    pub(super) cores: usize,
     pub(super) threads: usize,
     /// Most tokens of one sequence.
     pub(super) context_len: usize,
@@ -107,6 +113,7 @@ impl Candidate {
             weight_bytes: info.weight_bytes,
             cache_bytes_per_token: info.cache_bytes_per_token,
             on_cpu,
+            bandwidth: apple::bandwidth_of(backend, loading.chip, loading.cores),
         };
         Ok(Self { facts, engine: Engine::Model(model), banned: BTreeSet::new() })
     }
@@ -123,6 +130,7 @@ impl Candidate {
             weight_bytes: loaded.weight_bytes,
             cache_bytes_per_token: loaded.cache_bytes_per_token,
             on_cpu: ON_CPU.contains(&name.engine.as_str()),
+            bandwidth: apple::bandwidth_of(&name.engine, loading.chip, loading.cores),
         };
         Ok(Self { facts, engine: Engine::Peer(peer), banned: BTreeSet::new() })
     }

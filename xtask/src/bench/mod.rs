@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: prefill and decode through the public contract, side by side and beside the machine's own limits.
 
+mod apple;
 mod candidate;
 mod checkpoint;
 mod grid;
@@ -45,7 +46,8 @@ The machine's limits are measured before and after, with as many threads, and th
            are quantised and the CPU has them, else the best of floating-point numbers
 Reading is summing 1 GiB in large pages, where the system has them.
 Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
-runs on it has shares: cpu, llama_cpp, candle, openvino. A peer's memory is that of its whole process.
+runs on it has shares: cpu, llama_cpp, candle, openvino. On Apple silicon, metal and mlx_lm have shares of the bandwidth
+that Apple states for the chip, in decoding. A peer's memory is that of its whole process.
 
 --profile times each operation of the steps, over all runs after a first. Of its limit is the share of the time that the
 limits allow: of reading the weights or the cache, or of the operations, whichever takes longer. Attention's operations
@@ -54,6 +56,10 @@ count as floating-point ones. A prompt of more than 256 tokens is several steps.
 OpenVINO compresses the folder's safetensors itself, once: with 4 bits in groups of 64, or 8 bits a row. It chooses how
 it holds activations, which may be bf16; the forms that end in -f32 have f32. Compare with the better of both. It is
 installed to target/peers with Python's pip; candle is built there.
+
+mlx_lm reads a folder of MLX's safetensors, or one without quantised weights, as it is (mlx_lm:stored), or quantises it
+while loading in groups of 64 (mlx_lm:4bit, mlx_lm:8bit). On a Mac:
+  cargo run --release -p xtask --features metal -- bench FOLDER --backends metal --peers mlx_lm:stored
 
 All engines with 4 and with 8 bits, in turns; the folder needs the GGUF files of `cargo xtask to-gguf`, and llama.cpp has
 all of the machine's instructions only if it is built so:
@@ -67,8 +73,8 @@ pub(crate) struct Args {
     /// Backends, by name; default: all that can run here and read the model
     #[arg(long, value_delimiter = ',')]
     backends: Vec<String>,
-    /// Engines of others from xtask/peers that run beside the backends: candle, and openvino:FORM with the forms int4, int8,
-    /// int4-f32 and int8-f32
+    /// Engines of others from xtask/peers that run beside the backends: candle; openvino:FORM with the forms int4, int8,
+    /// int4-f32 and int8-f32; mlx_lm:FORM with stored, 4bit and 8bit
     #[arg(long, value_delimiter = ',')]
     peers: Vec<peer::Name>,
     /// Types of the GGUF files in a folder, such as q8_0,q4_k_m; default: as the safetensors are
@@ -161,7 +167,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let comparisons: Vec<_> = args
         .models
         .iter()
-        .map(|path| session::compare(args, path, &cells, threads))
+        .map(|path| session::compare(args, path, &cells, &machine, threads))
         .collect::<Result<_>>()?;
     eprintln!("measuring this machine again");
     let after = limits::measure(threads);

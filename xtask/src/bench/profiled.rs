@@ -165,6 +165,7 @@ impl<D: Device> Device for Profiled<D> {
     type Linear = Map<D::Linear>;
     type Cache = D::Cache;
     type Step = D::Step;
+    type Recorded = ();
 
     fn vector(&self, values: &[f32]) -> Result<D::Tensor> {
         self.inner.vector(values)

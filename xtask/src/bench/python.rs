@@ -9,7 +9,11 @@ use std::{
 };
 use xtask::gguf;
 
-/// The program of the peer in `folder`, with the arguments for a form of `model`: a file, a folder to keep things in, the form.
+/// Peers that read a GGUF file of f16; others read the folder.
+const READS_GGUF: [&str; 1] = ["openvino"];
+
+/// The program of the peer in `folder`, with the arguments for a form of `model`: a file or its folder, a folder to keep things
+/// in, the form.
 pub(super) fn command(folder: &Path, model: &Path, form: &str) -> Result<Command> {
     let name = folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
     if !model.is_dir() {
@@ -17,9 +21,13 @@ pub(super) fn command(folder: &Path, model: &Path, form: &str) -> Result<Command
     }
     let python = environment(&name, &folder.join("requirements.txt"))?;
     let cache = cache(&name, model)?;
-    let file = in_half_precision(model, &cache)?;
+    let source = if READS_GGUF.contains(&name.as_str()) {
+        in_half_precision(model, &cache)?
+    } else {
+        model.to_owned()
+    };
     let mut command = Command::new(python);
-    command.arg(folder.join("main.py")).arg(file).arg(cache).arg(form);
+    command.arg(folder.join("main.py")).arg(source).arg(cache).arg(form);
     Ok(command)
 }
 

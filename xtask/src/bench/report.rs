@@ -58,7 +58,7 @@ pub(super) struct Row {
     pub(super) batch: usize,
     /// `None`: the candidate can't run this.
     pub(super) tokens_per_second: Option<Spread>,
-    /// Tokens per second at the machine's limit, of candidates on the CPU.
+    /// Tokens per second at the machine's limit, of candidates for which that is known.
     pub(super) limit: Option<f64>,
     /// Of the limit.
     pub(super) share: Option<f64>,
@@ -102,10 +102,11 @@ impl Work {
                 let context = cell.prompt as f64 + cell.generate as f64 / 2.0;
                 let cache = batch * context * facts.cache_bytes_per_token as f64;
                 let bytes = facts.weight_bytes as f64 * (1.0 - self.unread) + cache;
-                batch * limits.read.best / bytes
+                batch * facts.bandwidth.unwrap_or(limits.read.best) / bytes
             }
         };
-        (facts.on_cpu && limit.is_finite()).then_some(limit)
+        let is_known = facts.on_cpu || facts.bandwidth.is_some() && matches!(kind, Kind::Decode);
+        (is_known && limit.is_finite()).then_some(limit)
     }
 }
 
@@ -233,7 +234,8 @@ pub(super) mod tests {
             note: String::new(),
             weight_bytes: 10_000,
             cache_bytes_per_token: 2,
-            on_cpu: backend != "gpu",
+            on_cpu: !matches!(backend, "gpu" | "metal"),
+            bandwidth: (backend == "metal").then_some(201_600.0),
         }
     }
 
@@ -292,6 +294,14 @@ pub(super) mod tests {
         };
         assert_eq!((limit("bf16", &limits), limit("4 bit", &limits)), (Some(80.0), Some(160.0)));
         assert_eq!(limit("4 bit", &Limits { int8: None, ..limits }), Some(80.0));
+    }
+
+    #[test]
+    fn where_only_the_bandwidth_is_known_decoding_has_a_limit() {
+        let (work, limits) = (Work::of(&info(), true), report().before);
+        let cell = Cell { prompt: 8, generate: 64, batch: 1, prefill: true };
+        let limit = |kind| work.limit(cell, kind, &facts("metal", "bf16"), &limits);
+        assert_eq!((limit(Kind::Prefill), limit(Kind::Decode)), (None, Some(201_600.0 / 10_080.0)));
     }
 
     #[test]

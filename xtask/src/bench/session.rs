@@ -8,7 +8,7 @@ use super::{
     measure::Sample,
     progress::Progress,
     prompt::{self, Prompt},
-    report::{Comparison, Measured, Work},
+    report::{Comparison, Machine, Measured, Work},
     source::{Asked, Form},
 };
 use crate::Result;
@@ -23,6 +23,7 @@ pub(super) fn compare(
     args: &Args,
     path: &Path,
     cells: &[Cell],
+    machine: &Machine,
     threads: usize,
 ) -> Result<Comparison> {
     let checkpoint = Checkpoint::read(path)?;
@@ -30,6 +31,8 @@ pub(super) fn compare(
     let lengths = cells.iter().chain([&warm_up]).map(|c| c.prompt + c.generate + 1);
     let loading = Loading {
         checkpoint: &checkpoint,
+        chip: &machine.cpu,
+        cores: machine.cores,
         threads,
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),

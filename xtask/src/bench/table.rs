@@ -80,10 +80,16 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     } else {
         String::new()
     };
+    let of_gpu = report
+        .candidates
+        .iter()
+        .find_map(|f| f.bandwidth)
+        .map(|rate| format!(" (on the GPU of {}'s {:.0} GB/s)", m.cpu, rate / 1e9));
+    let of_gpu = of_gpu.unwrap_or_default();
     let ratios = ratios(&report.candidates);
     writeln!(
         out,
-        "\ntokens/s are medians (min–max); shares are of the {peak} peak for prefill{of_quantised}, of the best read rate for decode{ratios}\n"
+        "\ntokens/s are medians (min–max); shares are of the {peak} peak for prefill{of_quantised}, of the best read rate for decode{of_gpu}{ratios}\n"
     )?;
     columns(out, &report.rows)
 }

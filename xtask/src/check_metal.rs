@@ -1,0 +1,71 @@
+//! Checks and lints what is compiled on Apple silicon alone, on any machine.
+
+use crate::{Result, root};
+use std::{path::Path, process::Command};
+
+/// What Rust calls Apple silicon with macOS.
+const TARGET: &str = "aarch64-apple-darwin";
+
+/// Crates, and what of them: the facade with the backend and without, the program, and the backend with its tests.
+const CHECKS: [&[&str]; 2] = [
+    &["--package", "inference-metal", "--all-targets"],
+    &[
+        "--package",
+        "inference",
+        "--package",
+        "inference-cli",
+        "--features",
+        "inference-cli/metal,inference/metal",
+    ],
+];
+
+/// Runs clippy for Apple silicon; nothing is linked, so neither a Mac nor Apple's SDK is needed.
+pub(crate) fn run() -> Result {
+    let library = library()?;
+    for packages in CHECKS {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(root()).args(["clippy", "--target", TARGET]).args(packages);
+        if matches!(library, Library::Source) {
+            command.env("RUSTC_BOOTSTRAP", "1").arg("-Zbuild-std=std,panic_unwind,test");
+        }
+        command.args(["--", "-D", "warnings"]);
+        let status = command.status().map_err(|e| format!("cargo: {e}"))?;
+        if !status.success() {
+            return Err(format!("{command:?} failed"));
+        }
+    }
+    println!("all that is for {TARGET} compiles, without a warning");
+    Ok(())
+}
+
+/// Where the target's standard library comes from.
+enum Library {
+    /// It is there.
+    Compiled,
+    /// It is compiled from the compiler's own sources.
+    Source,
+}
+
+/// Finds the standard library for the target, and asks rustup for it where it is missing.
+fn library() -> Result<Library> {
+    let output = Command::new("rustc").args(["--print", "sysroot"]).output();
+    let output = output.map_err(|e| format!("rustc: {e}"))?;
+    let sysroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let folder = Path::new(&sysroot).join("lib").join("rustlib");
+    let is_there = || folder.join(TARGET).join("lib").is_dir();
+    if is_there() {
+        return Ok(Library::Compiled);
+    }
+    let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+    if added.is_ok_and(|status| status.success()) && is_there() {
+        return Ok(Library::Compiled);
+    }
+    if folder.join("src/rust/library/Cargo.lock").is_file() {
+        return Ok(Library::Source);
+    }
+    Err(format!(
+        "Rust's standard library for {TARGET} is missing, and rustup can't bring it; install it with \
+         `rustup target add {TARGET}`, or the compiler's sources with `rustup component add rust-src` (Debian: the \
+         package rust-src)"
+    ))
+}
