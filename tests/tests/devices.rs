@@ -89,6 +89,10 @@ fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_an
 fn of_logits_every_device_brings_what_it_is_asked_for() {
     check_answers(&Naive::default()).expect("is right");
     check_answers(&Cpu::new(2).expect("starts")).expect("is right");
+    assert!(check_answers(&candle()).expect("is right") > 50, "all logits were brought");
+    if let Some(candle) = metal::kernels(Order::Random) {
+        assert!(check_answers(&candle).expect("is right") > 50, "all logits were brought");
+    }
     for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         assert!(check_answers(&gpu).expect("is right") > 50, "all logits were brought");

@@ -95,6 +95,13 @@ pub trait Operations {
     /// The device's own.
     fn embed(&self, y: &Tensor, table: &Segment, tokens: &Tensor, scale: f32) -> Result<()>;
 
+    /// Of the first `columns` numbers of each row of `x` the `k` largest, falling, and by their bits where they are,
+    /// `[rows, k]` each: what is no number first, and of equal ones the first.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn largest(&self, ids: &Tensor, values: &Tensor, x: &Tensor, columns: usize) -> Result<()>;
+
     /// Norms, rotates and writes the heads of queries, keys and values.
     ///
     /// # Errors
