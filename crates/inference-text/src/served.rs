@@ -1,13 +1,14 @@
 //! A model whose tokens an owner thread makes: the whole contract, over anything that can run a step.
 
 use crate::{
-    ChatTemplate, Generation, Shared, ToScore, Tokenizer,
+    ChatTemplate, Generation, Shared, Tokenizer,
     runner::{Forward, Loaded, Runner, Task},
     scheduler::{Sequence, Wanted},
+    scoring::{self, ToScore},
 };
 use inference_core::{
     Classification, ClassifyOptions, Completion, Error, GenerateOptions, Message, Metrics,
-    ModelInfo, RenderOptions, Result, TextModel, TokenStream,
+    ModelInfo, RenderOptions, Result, Score, ScoreOptions, TextModel, TokenStream,
 };
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -89,6 +90,21 @@ impl Served {
         self.prepare(self.shared.tokenizer.encode_prompt(prompt)?, options)
     }
 
+    /// Checks that a sequence can be scored.
+    fn admit_scored(&self, tokens: &[u32]) -> Result<()> {
+        self.runner.check()?;
+        self.admit(tokens, 0)
+    }
+
+    fn submit_scored(&self, work: Vec<ToScore>) {
+        let sequence = |w: ToScore| {
+            let task = Task::Score(Box::new(w.scoring));
+            Sequence::new(w.tokens, Wanted::From(w.from), task)
+        };
+        // If the engine is gone, so are the sequences, and whoever waits for them learns it.
+        let _ = self.runner.submit(work.into_iter().map(sequence).collect());
+    }
+
     fn template(&self) -> Result<&ChatTemplate> {
         let path = || self.shared.tokenizer.path().to_owned();
         self.template.as_ref().ok_or_else(|| Error::NoChatTemplate { path: path() })
@@ -117,18 +133,13 @@ impl TextModel for Served {
     }
 
     fn classify(&self, prompts: &[&str], options: &ClassifyOptions) -> Vec<Result<Classification>> {
-        let admit = |tokens: &[u32]| {
-            self.runner.check()?;
-            self.admit(tokens, 0)
-        };
-        crate::classify(&self.shared, prompts, options, admit, |work| {
-            let sequence = |w: ToScore| {
-                let task = Task::Score(Box::new(w.scoring));
-                Sequence::new(w.tokens, Wanted::From(w.from), task)
-            };
-            // If the engine is gone, so are the sequences, and whoever waits for them learns it.
-            let _ = self.runner.submit(work.into_iter().map(sequence).collect());
-        })
+        let admit = |tokens: &[u32]| self.admit_scored(tokens);
+        scoring::classify(&self.shared, prompts, options, &admit, |work| self.submit_scored(work))
+    }
+
+    fn batch_score(&self, pairs: &[(&str, &str)], options: &ScoreOptions) -> Vec<Result<Score>> {
+        let admit = |tokens: &[u32]| self.admit_scored(tokens);
+        scoring::score(&self.shared, pairs, options, &admit, |work| self.submit_scored(work))
     }
 
     fn batch_generate(
