@@ -7,6 +7,7 @@ mod detokenizer;
 pub mod files;
 mod generation;
 pub mod gguf;
+mod prefixes;
 pub mod runner;
 pub mod sampling;
 pub mod scheduler;

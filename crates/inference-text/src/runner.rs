@@ -5,7 +5,7 @@ use crate::{
     blocks::BlockPool,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
     scoring::Scoring,
-    step::Step,
+    step::{Lengths, Step},
 };
 use inference_core::{Error, ModelInfo, Result};
 use std::{
@@ -77,8 +77,10 @@ pub struct Capacity {
     pub slots: usize,
     /// Most prompt tokens of a step.
     pub step_tokens: usize,
-    /// A sequence that grows longer than this is computed anew, for its rotary embedding is another one from there on.
-    pub restart_above: Option<usize>,
+    /// How the rotary embedding depends on a sequence's length.
+    pub lengths: Lengths,
+    /// Most blocks that are kept when their sequences have ended, for others that begin alike; 0: none are shared.
+    pub kept: usize,
 }
 
 /// A model that is ready to run.
@@ -185,9 +187,9 @@ fn serve<F: Forward>(
     inbox: &mpsc::Receiver<Message>,
     over: &Over,
 ) {
-    let pool = BlockPool::new(capacity.blocks, capacity.block_len);
-    let mut scheduler = Scheduler::new(pool, capacity.slots, capacity.step_tokens)
-        .restart_above(capacity.restart_above);
+    let pool = BlockPool::new(capacity.blocks, capacity.block_len).sharing(capacity.kept);
+    let mut scheduler =
+        Scheduler::new(pool, capacity.slots, capacity.step_tokens).lengths(capacity.lengths);
     let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, inbox));
     let error = match catch_unwind(running) {
         Ok(()) => Error::Closed,
@@ -245,10 +247,9 @@ fn run<F: Forward>(
                     advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
                 });
             }
-            Err(error) => scheduler.finish_step(&step, |sequence, _| {
-                sequence.task.fail(error.clone(), &memory);
-                Flow::Done
-            }),
+            Err(error) => {
+                scheduler.fail_step(|sequence| sequence.task.fail(error.clone(), &memory));
+            }
         }
     }
 }

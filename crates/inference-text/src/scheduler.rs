@@ -1,88 +1,18 @@
 //! Which sequences run in the next step. Pure: no clock, no channel, no device.
 
-use crate::{blocks::BlockPool, step::Step};
+mod sequence;
+
+pub use sequence::{Sequence, Wanted};
+
+use crate::{
+    blocks::BlockPool,
+    step::{BlockCopy, Lengths, Step},
+};
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
     ops::Range,
 };
-
-/// A sequence of tokens that is worked on; `T` is what the caller knows of it.
-#[derive(Debug)]
-pub struct Sequence<T> {
-    /// Prompt, and what was generated.
-    pub tokens: Vec<u32>,
-    /// The length that its prompt's rotary embedding is computed for: see [`Step::push`].
-    rope_len: usize,
-    /// Which logits are wanted.
-    wanted: Wanted,
-    /// How many tokens are in the cache.
-    cached: usize,
-    /// Cache blocks that hold them, in order.
-    blocks: Vec<u32>,
-    /// Its place among those that run; see [`Span::slot`](crate::step::Span::slot).
-    slot: usize,
-    /// How often it had to give up its blocks and start over.
-    preemptions: usize,
-    /// How many of its tokens were in the cache when it was first admitted.
-    reused: Option<usize>,
-    /// The caller's part.
-    pub task: T,
-}
-
-/// Which positions' logits a sequence wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wanted {
-    /// The newest token's.
-    Last,
-    /// Those from this position on.
-    From(usize),
-}
-
-impl<T> Sequence<T> {
-    /// A sequence that starts with the prompt `tokens`, at least one.
-    pub fn new(tokens: Vec<u32>, wanted: Wanted, task: T) -> Self {
-        debug_assert!(!tokens.is_empty());
-        Self {
-            rope_len: tokens.len(),
-            tokens,
-            wanted,
-            cached: 0,
-            blocks: Vec::new(),
-            slot: 0,
-            preemptions: 0,
-            reused: None,
-            task,
-        }
-    }
-
-    /// How many of its tokens were in the cache already when it was first admitted.
-    pub fn reused(&self) -> usize {
-        self.reused.unwrap_or_default()
-    }
-
-    /// How many of its tokens may come from the cache: those before the first wanted row.
-    fn reusable(&self) -> usize {
-        match self.wanted {
-            Wanted::Last => self.tokens.len() - 1,
-            Wanted::From(from) => from.min(self.tokens.len() - 1),
-        }
-    }
-
-    /// How often it had to give up its place and start over.
-    pub fn preemptions(&self) -> usize {
-        self.preemptions
-    }
-
-    /// How many of the rows at these positions are wanted; they are the last ones.
-    fn wanted_of(&self, positions: &Range<usize>) -> usize {
-        let from = match self.wanted {
-            Wanted::Last => self.tokens.len() - 1,
-            Wanted::From(from) => from,
-        };
-        positions.end.saturating_sub(from.max(positions.start))
-    }
-}
 
 /// What became of a sequence in a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,7 +34,8 @@ pub enum Flow {
     Done,
 }
 
-/// Finds what a cache already holds of a sequence that is about to run; by default nothing.
+/// Finds what a cache already holds of a sequence that is about to run; by default nothing. For an engine whose cache is
+/// not made of the blocks of [`BlockPool`]; those are shared by the pool itself.
 pub trait Reuse {
     /// Prepares place `slot` for a sequence of `tokens` of which at most `most` may be taken over from others that were
     /// or are in the cache. Gives how many, from the first on, the place now holds.
@@ -147,8 +78,7 @@ pub struct Scheduler<T> {
     /// Places that were given back since the last step.
     left: Vec<usize>,
     step_tokens: usize,
-    /// A sequence that grows longer than this is computed anew, for its rotary embedding has changed.
-    restart_above: Option<usize>,
+    lengths: Lengths,
 }
 
 impl<T> Scheduler<T> {
@@ -165,14 +95,14 @@ impl<T> Scheduler<T> {
             used_slots: 0,
             left: Vec::new(),
             step_tokens,
-            restart_above: None,
+            lengths: Lengths::default(),
         }
     }
 
-    /// Computes a sequence anew once it is longer than `length`, for its rotary embedding is another one from there on.
+    /// Keeps apart, and computes anew, what is rotated in different ways.
     #[must_use]
-    pub fn restart_above(mut self, length: Option<usize>) -> Self {
-        self.restart_above = length;
+    pub fn lengths(mut self, lengths: Lengths) -> Self {
+        self.lengths = lengths;
         self
     }
 
@@ -194,11 +124,11 @@ impl<T> Scheduler<T> {
     /// Drops every sequence, waiting or running, that `goes_on` says `Done` of, and frees its blocks.
     pub fn sweep(&mut self, mut goes_on: impl FnMut(&mut T) -> Flow) {
         self.waiting.retain_mut(|s| goes_on(&mut s.task) == Flow::Continue);
-        let (pool, left) = (&mut self.pool, &mut self.left);
+        let (pool, lengths, left) = (&mut self.pool, self.lengths, &mut self.left);
         self.running.retain_mut(|s| {
             let keep = goes_on(&mut s.task) == Flow::Continue;
             if !keep {
-                pool.release(&mut s.blocks);
+                s.leave(pool, lengths);
                 left.push(s.slot);
             }
             keep
@@ -208,19 +138,13 @@ impl<T> Scheduler<T> {
     /// One token of each running sequence that decodes; then as much prompt as the step holds, oldest first.
     /// A sequence that can't grow makes the youngest give up its blocks and start over.
     pub fn next_step(&mut self, reuse: &mut impl Reuse) -> Step {
+        self.restart_those_that_crossed();
         self.grow_running();
         for slot in self.left.drain(..) {
             reuse.release(slot);
             self.free_slots.push(Reverse(slot));
         }
         self.admit(reuse);
-        if let Some(length) = self.restart_above {
-            let crossed = |s: &&mut Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
-            for seq in self.running.iter_mut().filter(crossed) {
-                seq.rope_len = seq.tokens.len();
-                seq.cached = 0;
-            }
-        }
         let mut step = Step::default();
         self.scheduled.clear();
         let mut room = self.step_tokens;
@@ -244,10 +168,28 @@ impl<T> Scheduler<T> {
                 if let Some(span) = step.spans.last_mut() {
                     span.slot = seq.slot;
                 }
+                if let Some(from) = seq.copy {
+                    let block_len = self.pool.block_len();
+                    let (block, tokens) = (seq.cached / block_len, seq.cached % block_len);
+                    step.copies.push(BlockCopy { from, to: seq.blocks[block], tokens });
+                }
                 self.scheduled.push(i);
             }
         }
         step
+    }
+
+    /// Makes those wait, first in the queue, that have grown beyond the length where all is computed anew.
+    fn restart_those_that_crossed(&mut self) {
+        let Some(length) = self.lengths.restart_above else { return };
+        let crossed = |s: &Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
+        while let Some(i) = self.running.iter().rposition(crossed) {
+            let mut seq = self.running.remove(i);
+            self.left.push(seq.slot);
+            seq.leave(&mut self.pool, self.lengths);
+            seq.rope_len = seq.tokens.len();
+            self.waiting.push_front(seq);
+        }
     }
 
     /// Gives every running sequence the blocks for its tokens, preempting the youngest where there are too few.
@@ -261,26 +203,33 @@ impl<T> Scheduler<T> {
             }
             // If it is the youngest itself that can't grow, it waits until another one ends.
             let mut youngest = self.running.pop().expect("i < running.len()");
-            self.pool.release(&mut youngest.blocks);
+            youngest.leave(&mut self.pool, self.lengths);
             self.left.push(youngest.slot);
-            youngest.cached = 0;
             youngest.preemptions += 1;
             self.waiting.push_front(youngest);
         }
     }
 
+    /// Lets those run that fit, in order; past those for whom it is better to wait.
     fn admit(&mut self, reuse: &mut impl Reuse) {
+        let shares = self.pool.shares() || reuse.shares();
+        let mut next = 0;
         while self.running.len() < self.slots
-            && let Some(seq) = self.waiting.front()
-            && !(reuse.shares() && self.is_worth_waiting(seq))
-            && let Some(seq) = self.waiting.front_mut()
-            && self.pool.grow(&mut seq.blocks, seq.tokens.len())
-            && let Some(mut seq) = self.waiting.pop_front()
+            && let Some(seq) = self.waiting.get(next)
         {
+            if shares && self.is_worth_waiting(seq) {
+                next += 1;
+                continue;
+            }
+            let Some(mut seq) = self.waiting.remove(next) else { return };
+            if !seq.enter(&mut self.pool, self.lengths) {
+                self.waiting.insert(next, seq);
+                return;
+            }
             seq.slot = self.free_slots.pop().map_or(self.used_slots, |Reverse(slot)| slot);
             self.used_slots = self.used_slots.max(seq.slot + 1);
             let most = seq.reusable();
-            seq.cached = reuse.reuse(seq.slot, &seq.tokens, most).min(most);
+            seq.cached = seq.cached.max(reuse.reuse(seq.slot, &seq.tokens, most).min(most));
             seq.reused.get_or_insert(seq.cached);
             self.running.push(seq);
         }
@@ -288,10 +237,13 @@ impl<T> Scheduler<T> {
 
     /// Whether somebody is computing tokens that `seq` begins with as well.
     fn is_worth_waiting(&self, seq: &Sequence<T>) -> bool {
-        self.running.iter().any(|r| {
-            let same = r.tokens.iter().zip(&seq.tokens).take_while(|(a, b)| a == b).count();
-            same.min(seq.reusable()) >= r.cached + WORTH_WAITING
-        })
+        let turn = |s: &Sequence<T>| self.lengths.turn(s.rope_len);
+        let most = seq.reusable().min(self.lengths.alike_up_to(seq.rope_len));
+        let computes = |r: &Sequence<T>| {
+            let same = r.tokens.iter().zip(&seq.tokens[..most]).take_while(|(a, b)| a == b);
+            turn(r) == turn(seq) && same.count() >= r.cached + WORTH_WAITING
+        };
+        self.running.iter().any(computes)
     }
 
     /// Tells each sequence of the step how it got on; those that are `Done` leave and free their blocks.
@@ -305,6 +257,7 @@ impl<T> Scheduler<T> {
         for (span, &i) in step.spans.iter().zip(&self.scheduled) {
             let seq = &mut self.running[i];
             seq.cached = span.context;
+            seq.computed(span.rows.len(), &mut self.pool, self.lengths);
             let rows = row..row + span.wanted;
             row = rows.end;
             let wanted_before = match seq.wanted {
@@ -314,12 +267,27 @@ impl<T> Scheduler<T> {
             let complete = seq.cached == seq.tokens.len();
             done[i] = advance(seq, Advance { rows, wanted_before, complete }) == Flow::Done;
         }
+        self.remove(done);
+    }
+
+    /// The step was not computed: tells each of its sequences, and they leave.
+    pub fn fail_step(&mut self, mut fail: impl FnMut(&mut Sequence<T>)) {
+        let mut done = vec![false; self.running.len()];
+        for &i in &self.scheduled {
+            fail(&mut self.running[i]);
+            done[i] = true;
+        }
+        self.remove(done);
+    }
+
+    /// Removes the running sequences that are `done`.
+    fn remove(&mut self, done: Vec<bool>) {
         let mut done = done.into_iter();
-        let (pool, left) = (&mut self.pool, &mut self.left);
+        let (pool, lengths, left) = (&mut self.pool, self.lengths, &mut self.left);
         self.running.retain_mut(|seq| {
             let leaves = done.next().unwrap_or_default();
             if leaves {
-                pool.release(&mut seq.blocks);
+                seq.leave(pool, lengths);
                 left.push(seq.slot);
             }
             !leaves
@@ -328,109 +296,4 @@ impl<T> Scheduler<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    /// Runs `prompts` (length, tokens to generate) to the end, in place of a model that counts; returns what each one
-    /// generated, and how often one was preempted.
-    fn run(
-        prompts: &[(usize, usize)],
-        pool: BlockPool,
-        slots: usize,
-        step_tokens: usize,
-    ) -> (BTreeMap<usize, Vec<u32>>, usize) {
-        let mut scheduler = Scheduler::new(pool, slots, step_tokens);
-        for (id, &(len, _)) in prompts.iter().enumerate() {
-            let tokens = (0..len as u32).collect();
-            scheduler.add(Sequence::new(tokens, Wanted::Last, (id, Vec::new())));
-        }
-        let mut finished = BTreeMap::new();
-        let mut preemptions = 0;
-        for _ in 0..100_000 {
-            if scheduler.is_idle() {
-                assert_eq!(scheduler.blocks_used(), 0);
-                return (finished, preemptions);
-            }
-            let step = scheduler.next_step(&mut NoReuse);
-            assert!(!step.is_empty(), "a step that does nothing never ends");
-            assert!(step.spans.len() <= slots);
-            scheduler.finish_step(&step, |seq, advance| {
-                if !advance.complete {
-                    assert!(advance.rows.is_empty());
-                    return Flow::Continue;
-                }
-                assert_eq!(advance.rows.len(), 1);
-                let token = seq.tokens.len() as u32;
-                seq.tokens.push(token);
-                let (id, out) = &mut seq.task;
-                out.push(token);
-                if out.len() == prompts[*id].1 {
-                    finished.insert(*id, std::mem::take(out));
-                    preemptions += seq.preemptions;
-                    return Flow::Done;
-                }
-                Flow::Continue
-            });
-        }
-        panic!("it does not end");
-    }
-
-    proptest! {
-        #[test]
-        fn everyone_ends_with_the_same_tokens_whatever_the_pool(
-            prompts in proptest::collection::vec((1usize..30, 1usize..12), 1..8),
-            block_len in 1usize..9,
-            spare in 0usize..10,
-            slots in 1usize..5,
-            step_tokens in 1usize..40,
-        ) {
-            let longest = prompts.iter().map(|(p, g)| p + g).max().unwrap_or(1);
-            let pool = BlockPool::new(longest.div_ceil(block_len) + spare, block_len);
-            let (finished, _) = run(&prompts, pool, slots, step_tokens);
-            for (id, (len, generate)) in prompts.iter().enumerate() {
-                let want: Vec<u32> = (*len as u32..(len + generate) as u32).collect();
-                prop_assert_eq!(&finished[&id], &want);
-            }
-        }
-    }
-
-    #[test]
-    fn a_small_pool_preempts() {
-        let (_, preemptions) = run(&[(4, 8), (4, 8)], BlockPool::new(4, 4), 2, 64);
-        assert!(preemptions > 0);
-    }
-
-    #[test]
-    fn a_sequence_that_crosses_the_length_starts_over_once() {
-        let pool = BlockPool::new(8, 4);
-        let mut scheduler = Scheduler::new(pool, 1, 64).restart_above(Some(6));
-        scheduler.add(Sequence::new((0..5).collect(), Wanted::Last, ()));
-        let mut rows = Vec::new();
-        while !scheduler.is_idle() {
-            let step = scheduler.next_step(&mut NoReuse);
-            rows.push((step.tokens.len(), step.lengths[0]));
-            scheduler.finish_step(&step, |seq, _| {
-                seq.tokens.push(0);
-                if seq.tokens.len() > 9 { Flow::Done } else { Flow::Continue }
-            });
-        }
-        assert_eq!(rows, [(5, 5), (1, 6), (7, 7), (1, 8), (1, 9)]);
-    }
-
-    #[test]
-    fn wanted_rows_are_found_across_chunks() {
-        let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1, 3);
-        scheduler.add(Sequence::new((0..8).collect(), Wanted::From(4), ()));
-        let mut seen = Vec::new();
-        while !scheduler.is_idle() {
-            let step = scheduler.next_step(&mut NoReuse);
-            scheduler.finish_step(&step, |_, advance| {
-                seen.extend(advance.rows.map(|row| (advance.wanted_before, row)));
-                if advance.complete { Flow::Done } else { Flow::Continue }
-            });
-        }
-        assert_eq!(seen, [(0, 0), (0, 1), (2, 0), (2, 1)]);
-    }
-}
+mod tests;
