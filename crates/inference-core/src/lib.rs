@@ -9,6 +9,7 @@ mod discover;
 mod error;
 mod model;
 mod options;
+mod priority;
 mod quantise;
 mod registry;
 mod stream;
@@ -23,6 +24,7 @@ pub use options::{
     CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers,
     LoadOptions, Progress, ProgressFn,
 };
+pub use priority::Priority;
 pub use quantise::QuantiseOptions;
 pub use registry::Registry;
 pub use stream::{

@@ -57,12 +57,14 @@ impl Scoring {
 
     /// All rows are in.
     pub(crate) fn complete(&mut self) {
+        self.limits.leave();
         // A caller that is gone does not want it.
         let _ = self.reply.send(std::mem::replace(&mut self.scored, Ok(Scored::default())));
     }
 
     /// Ends with an error.
     pub(crate) fn fail(&mut self, error: Error) {
+        self.limits.leave();
         let _ = self.reply.send(Err(error));
     }
 
@@ -107,16 +109,16 @@ pub(crate) fn classify(
     shared: &Shared,
     prompts: &[&str],
     options: &ClassifyOptions,
+    limits: &Limits,
     admit: impl Fn(&[u32]) -> Result<()>,
     submit: impl FnOnce(Vec<ToScore>),
 ) -> Vec<Result<Classification>> {
-    let limits = Limits::new(options.timeout, options.cancel.clone());
     let mut all = Vec::new();
     let pending: Vec<_> = prompts
         .iter()
         .map(|prompt| {
             options.validate()?;
-            let (pending, work) = Pending::new(shared, prompt, options, &limits, &admit)?;
+            let (pending, work) = Pending::new(shared, prompt, options, limits, &admit)?;
             all.extend(work);
             Ok(pending)
         })

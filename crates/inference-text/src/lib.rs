@@ -8,6 +8,8 @@ mod detokenizer;
 pub mod files;
 mod generation;
 pub mod gguf;
+mod pace;
+mod queue;
 pub mod runner;
 pub mod sampling;
 pub mod scheduler;

@@ -1,6 +1,7 @@
 //! Which sequences run in the next step. Pure: no clock, no channel, no device.
 
 use crate::{blocks::BlockPool, step::Step};
+use inference_core::Priority;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -16,6 +17,8 @@ pub struct Sequence<T> {
     rope_len: usize,
     /// Which logits are wanted.
     wanted: Wanted,
+    /// Who goes first.
+    priority: Priority,
     /// How many tokens are in the cache.
     cached: usize,
     /// Cache blocks that hold them, in order.
@@ -47,6 +50,7 @@ impl<T> Sequence<T> {
             rope_len: tokens.len(),
             tokens,
             wanted,
+            priority: Priority::default(),
             cached: 0,
             blocks: Vec::new(),
             slot: 0,
@@ -54,6 +58,18 @@ impl<T> Sequence<T> {
             reused: None,
             task,
         }
+    }
+
+    /// The same with another priority.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Tokens that are not in the cache yet.
+    fn left(&self) -> usize {
+        self.tokens.len() - self.cached
     }
 
     /// How many of its tokens were in the cache already when it was first admitted.
@@ -133,8 +149,9 @@ const WORTH_WAITING: usize = 16;
 /// The sequences that wait and run.
 #[derive(Debug)]
 pub struct Scheduler<T> {
+    /// The next first: by priority, then in the order of their coming.
     waiting: VecDeque<Sequence<T>>,
-    /// Oldest first. Only ever the youngest is preempted, so the oldest always gets on.
+    /// By priority, then the oldest first. Only ever the last is preempted, so the first always gets on.
     running: Vec<Sequence<T>>,
     /// For each span of the current step, its index in `running`.
     scheduled: Vec<usize>,
@@ -146,15 +163,13 @@ pub struct Scheduler<T> {
     used_slots: usize,
     /// Places that were given back since the last step.
     left: Vec<usize>,
-    step_tokens: usize,
     /// A sequence that grows longer than this is computed anew, for its rotary embedding has changed.
     restart_above: Option<usize>,
 }
 
 impl<T> Scheduler<T> {
-    /// At most `slots` sequences run at once; a step has at most `step_tokens` prompt tokens, plus one for each
-    /// sequence that decodes.
-    pub fn new(pool: BlockPool, slots: usize, step_tokens: usize) -> Self {
+    /// At most `slots` sequences run at once.
+    pub fn new(pool: BlockPool, slots: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -164,7 +179,6 @@ impl<T> Scheduler<T> {
             free_slots: BinaryHeap::new(),
             used_slots: 0,
             left: Vec::new(),
-            step_tokens,
             restart_above: None,
         }
     }
@@ -178,7 +192,13 @@ impl<T> Scheduler<T> {
 
     /// Adds a sequence; it runs when its turn comes.
     pub fn add(&mut self, sequence: Sequence<T>) {
-        self.waiting.push_back(sequence);
+        let behind = self.waiting.partition_point(|s| s.priority >= sequence.priority);
+        self.waiting.insert(behind, sequence);
+    }
+
+    /// How many sequences decode: all but one of their tokens are in the cache.
+    pub fn decoding(&self) -> usize {
+        self.running.iter().filter(|s| s.left() == 1).count()
     }
 
     /// Whether there is nothing to do.
@@ -205,9 +225,9 @@ impl<T> Scheduler<T> {
         });
     }
 
-    /// One token of each running sequence that decodes; then as much prompt as the step holds, oldest first.
-    /// A sequence that can't grow makes the youngest give up its blocks and start over.
-    pub fn next_step(&mut self, reuse: &mut impl Reuse) -> Step {
+    /// One token of each running sequence that decodes, and at most `room` prompt tokens: see [`shares`].
+    /// A sequence that can't grow makes the last one give up its blocks and start over.
+    pub fn next_step(&mut self, reuse: &mut impl Reuse, room: usize) -> Step {
         self.grow_running();
         for slot in self.left.drain(..) {
             reuse.release(slot);
@@ -223,34 +243,29 @@ impl<T> Scheduler<T> {
         }
         let mut step = Step::default();
         self.scheduled.clear();
-        let mut room = self.step_tokens;
-        for prompts in [false, true] {
-            for (i, seq) in self.running.iter().enumerate() {
-                let new = seq.tokens.len() - seq.cached;
-                if (new > 1) != prompts {
-                    continue;
-                }
-                let new = if prompts { new.min(room) } else { new };
-                if prompts {
-                    room -= new;
-                }
-                if new == 0 {
-                    continue;
-                }
-                let positions = seq.cached..seq.cached + new;
-                let wanted = seq.wanted_of(&positions);
-                let tokens = &seq.tokens[positions];
-                step.push(tokens, seq.cached, seq.rope_len, &seq.blocks, wanted);
-                if let Some(span) = step.spans.last_mut() {
-                    span.slot = seq.slot;
-                }
-                self.scheduled.push(i);
+        let (decoding, prompts): (Vec<_>, Vec<_>) =
+            (0..self.running.len()).partition(|&i| self.running[i].left() == 1);
+        let lengths: Vec<_> =
+            prompts.iter().map(|&i| (self.running[i].priority, self.running[i].left())).collect();
+        let decoding = decoding.into_iter().map(|i| (i, 1));
+        for (i, new) in decoding.chain(prompts.into_iter().zip(shares(&lengths, room))) {
+            if new == 0 {
+                continue;
             }
+            let seq = &self.running[i];
+            let positions = seq.cached..seq.cached + new;
+            let wanted = seq.wanted_of(&positions);
+            let tokens = &seq.tokens[positions];
+            step.push(tokens, seq.cached, seq.rope_len, &seq.blocks, wanted);
+            if let Some(span) = step.spans.last_mut() {
+                span.slot = seq.slot;
+            }
+            self.scheduled.push(i);
         }
         step
     }
 
-    /// Gives every running sequence the blocks for its tokens, preempting the youngest where there are too few.
+    /// Gives every running sequence the blocks for its tokens, preempting the last where there are too few.
     fn grow_running(&mut self) {
         let mut i = 0;
         while i < self.running.len() {
@@ -259,13 +274,14 @@ impl<T> Scheduler<T> {
                 i += 1;
                 continue;
             }
-            // If it is the youngest itself that can't grow, it waits until another one ends.
-            let mut youngest = self.running.pop().expect("i < running.len()");
-            self.pool.release(&mut youngest.blocks);
-            self.left.push(youngest.slot);
-            youngest.cached = 0;
-            youngest.preemptions += 1;
-            self.waiting.push_front(youngest);
+            // If it is the last itself that can't grow, it waits until another one ends.
+            let mut last = self.running.pop().expect("i < running.len()");
+            self.pool.release(&mut last.blocks);
+            self.left.push(last.slot);
+            last.cached = 0;
+            last.preemptions += 1;
+            let before = self.waiting.partition_point(|s| s.priority > last.priority);
+            self.waiting.insert(before, last);
         }
     }
 
@@ -282,7 +298,8 @@ impl<T> Scheduler<T> {
             let most = seq.reusable();
             seq.cached = reuse.reuse(seq.slot, &seq.tokens, most).min(most);
             seq.reused.get_or_insert(seq.cached);
-            self.running.push(seq);
+            let behind = self.running.partition_point(|r| r.priority >= seq.priority);
+            self.running.insert(behind, seq);
         }
     }
 
@@ -327,6 +344,29 @@ impl<T> Scheduler<T> {
     }
 }
 
+/// Shares out `room` tokens among prompts of these priorities, which do not rise, and lengths: what each gets.
+///
+/// A higher priority takes what it needs. Among equals the first, which is the oldest, gets half at least, so that it
+/// gets on whoever else comes; the rest goes to the shortest first, which are soon done, so that they need not wait for
+/// a long one that came before.
+fn shares(prompts: &[(Priority, usize)], mut room: usize) -> Vec<usize> {
+    let mut all = vec![0; prompts.len()];
+    let mut give = |to: usize, most: usize, room: &mut usize| {
+        let more = (prompts[to].1 - all[to]).min(most).min(*room);
+        all[to] += more;
+        *room -= more;
+    };
+    let mut from = 0;
+    for equals in prompts.chunk_by(|a, b| a.0 == b.0) {
+        give(from, room.div_ceil(2), &mut room);
+        let mut order: Vec<_> = (from..from + equals.len()).collect();
+        order.sort_by_key(|&i| prompts[i].1);
+        order.into_iter().for_each(|i| give(i, usize::MAX, &mut room));
+        from += equals.len();
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -341,10 +381,12 @@ mod tests {
         slots: usize,
         step_tokens: usize,
     ) -> (BTreeMap<usize, Vec<u32>>, usize) {
-        let mut scheduler = Scheduler::new(pool, slots, step_tokens);
+        let mut scheduler = Scheduler::new(pool, slots);
         for (id, &(len, _)) in prompts.iter().enumerate() {
             let tokens = (0..len as u32).collect();
-            scheduler.add(Sequence::new(tokens, Wanted::Last, (id, Vec::new())));
+            let priority = [Priority::Normal, Priority::High, Priority::Low][id % 3];
+            let task = (id, Vec::new());
+            scheduler.add(Sequence::new(tokens, Wanted::Last, task).priority(priority));
         }
         let mut finished = BTreeMap::new();
         let mut preemptions = 0;
@@ -353,7 +395,7 @@ mod tests {
                 assert_eq!(scheduler.blocks_used(), 0);
                 return (finished, preemptions);
             }
-            let step = scheduler.next_step(&mut NoReuse);
+            let step = scheduler.next_step(&mut NoReuse, step_tokens);
             assert!(!step.is_empty(), "a step that does nothing never ends");
             assert!(step.spans.len() <= slots);
             scheduler.finish_step(&step, |seq, advance| {
@@ -396,6 +438,78 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn room_is_given_away_as_far_as_it_is_needed_and_the_first_gets_half(
+            mut prompts in proptest::collection::vec((0usize..3, 1usize..50), 1..9),
+            room in 0usize..100,
+        ) {
+            prompts.sort_by_key(|(priority, _)| Reverse(*priority));
+            let priorities = [Priority::Low, Priority::Normal, Priority::High];
+            let prompts: Vec<_> = prompts.into_iter().map(|(p, len)| (priorities[p], len)).collect();
+            let all = shares(&prompts, room);
+            let needed: usize = prompts.iter().map(|(_, len)| len).sum();
+            prop_assert_eq!(all.iter().sum::<usize>(), needed.min(room));
+            prop_assert!(all.iter().zip(&prompts).all(|(share, (_, len))| share <= len));
+            prop_assert!(all[0] >= prompts[0].1.min(room.div_ceil(2)));
+            for (i, (priority, len)) in prompts.iter().enumerate() {
+                let lower = prompts.iter().zip(&all).filter(|((p, _), _)| p < priority);
+                prop_assert!(all[i] == *len || lower.map(|(_, share)| share).sum::<usize>() == 0);
+            }
+        }
+    }
+
+    #[test]
+    fn short_prompts_do_not_wait_for_all_of_a_long_one() {
+        let normal = |len| (Priority::Normal, len);
+        assert_eq!(
+            shares(&[normal(8000), normal(20), normal(4000), normal(30)], 256),
+            [128, 20, 78, 30]
+        );
+        assert_eq!(shares(&[normal(8000), normal(900)], 256), [128, 128]);
+        assert_eq!(shares(&[normal(300), normal(300)], 256), [256, 0]);
+        let (high, low) = ((Priority::High, 200), (Priority::Low, 8000));
+        assert_eq!(shares(&[high, normal(40), low], 256), [200, 40, 16]);
+    }
+
+    /// What runs, in the order of their ends: prompts of `len` tokens that each generate one.
+    fn ends(scheduler: &mut Scheduler<usize>, room: usize) -> Vec<usize> {
+        let mut ends = Vec::new();
+        while !scheduler.is_idle() {
+            let step = scheduler.next_step(&mut NoReuse, room);
+            scheduler.finish_step(&step, |seq, advance| {
+                if !advance.complete {
+                    return Flow::Continue;
+                }
+                ends.push(seq.task);
+                Flow::Done
+            });
+        }
+        ends
+    }
+
+    #[test]
+    fn a_higher_priority_starts_first_and_equals_in_their_order() {
+        let mut scheduler = Scheduler::new(BlockPool::new(100, 4), 1);
+        for (id, priority) in [Priority::Low, Priority::Normal, Priority::High, Priority::Normal]
+            .into_iter()
+            .enumerate()
+        {
+            let sequence = Sequence::new(vec![0; 8], Wanted::Last, id);
+            scheduler.add(sequence.priority(priority));
+        }
+        assert_eq!(ends(&mut scheduler, 64), [2, 1, 3, 0]);
+    }
+
+    #[test]
+    fn short_prompts_end_before_a_long_one_that_came_first() {
+        let mut scheduler = Scheduler::new(BlockPool::new(100, 16), 8);
+        for (id, len) in [800, 10, 20, 400].into_iter().enumerate() {
+            scheduler.add(Sequence::new(vec![0; len], Wanted::Last, id));
+        }
+        assert_eq!(ends(&mut scheduler, 64), [1, 2, 3, 0]);
+    }
+
     #[test]
     fn a_small_pool_preempts() {
         let (_, preemptions) = run(&[(4, 8), (4, 8)], BlockPool::new(4, 4), 2, 64);
@@ -405,11 +519,11 @@ mod tests {
     #[test]
     fn a_sequence_that_crosses_the_length_starts_over_once() {
         let pool = BlockPool::new(8, 4);
-        let mut scheduler = Scheduler::new(pool, 1, 64).restart_above(Some(6));
+        let mut scheduler = Scheduler::new(pool, 1).restart_above(Some(6));
         scheduler.add(Sequence::new((0..5).collect(), Wanted::Last, ()));
         let mut rows = Vec::new();
         while !scheduler.is_idle() {
-            let step = scheduler.next_step(&mut NoReuse);
+            let step = scheduler.next_step(&mut NoReuse, 64);
             rows.push((step.tokens.len(), step.lengths[0]));
             scheduler.finish_step(&step, |seq, _| {
                 seq.tokens.push(0);
@@ -421,11 +535,11 @@ mod tests {
 
     #[test]
     fn wanted_rows_are_found_across_chunks() {
-        let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1, 3);
+        let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1);
         scheduler.add(Sequence::new((0..8).collect(), Wanted::From(4), ()));
         let mut seen = Vec::new();
         while !scheduler.is_idle() {
-            let step = scheduler.next_step(&mut NoReuse);
+            let step = scheduler.next_step(&mut NoReuse, 3);
             scheduler.finish_step(&step, |_, advance| {
                 seen.extend(advance.rows.map(|row| (advance.wanted_before, row)));
                 if advance.complete { Flow::Done } else { Flow::Continue }
