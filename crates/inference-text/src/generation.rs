@@ -53,6 +53,11 @@ impl Limits {
         self.place = None;
     }
 
+    /// How long ago the call began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
     /// Why the call is to end now, if it is.
     pub(crate) fn reached(&self) -> Option<FinishReason> {
         if self.cancel.as_ref().is_some_and(CancelToken::is_cancelled) {

@@ -1,10 +1,11 @@
 //! The thread that owns the device: sequences in, tokens out.
 
 use crate::{
-    Generation, MemoryUse, Scoring,
+    Generation, MemoryUse,
     blocks::BlockPool,
     pace::Pace,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
+    scoring::Scoring,
     step::Step,
 };
 use inference_core::{Error, ModelInfo, Result};
@@ -288,7 +289,7 @@ fn advance_task(
             if !advance.complete {
                 return Flow::Continue;
             }
-            scoring.complete();
+            scoring.complete(reused);
             Flow::Done
         }
     }

@@ -1,15 +1,17 @@
 //! A model whose tokens an owner thread makes: the whole contract, over anything that can run a step.
 
 use crate::{
-    ChatTemplate, Generation, Shared, ToScore, Tokenizer,
+    ChatTemplate, Generation, Shared, Tokenizer,
     generation::Limits,
     queue::Queue,
     runner::{Forward, Loaded, Runner, Task},
     scheduler::{Sequence, Wanted},
+    scoring::{self, ToScore},
 };
 use inference_core::{
     CancelToken, Classification, ClassifyOptions, Completion, Error, GenerateOptions, Message,
-    Metrics, ModelInfo, Priority, RenderOptions, Result, TextModel, TokenStream,
+    Metrics, ModelInfo, Priority, RenderOptions, Result, Score, ScoreOptions, TextModel,
+    TokenStream,
 };
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -118,6 +120,21 @@ impl Served {
         self.prepare(self.shared.tokenizer.encode_prompt(prompt)?, options, limits)
     }
 
+    /// Checks that a sequence can be scored.
+    fn admit_scored(&self, tokens: &[u32]) -> Result<()> {
+        self.runner.check()?;
+        self.admit(tokens, 0)
+    }
+
+    fn submit_scored(&self, work: Vec<ToScore>, priority: Priority) {
+        let sequence = |w: ToScore| {
+            let task = Task::Score(Box::new(w.scoring));
+            Sequence::new(w.tokens, Wanted::From(w.from), task).priority(priority)
+        };
+        // If the engine is gone, so are the sequences, and whoever waits for them learns it.
+        let _ = self.runner.submit(work.into_iter().map(sequence).collect());
+    }
+
     fn template(&self) -> Result<&ChatTemplate> {
         let path = || self.shared.tokenizer.path().to_owned();
         self.template.as_ref().ok_or_else(|| Error::NoChatTemplate { path: path() })
@@ -132,7 +149,7 @@ struct Call<'a> {
     wait: Option<Duration>,
 }
 
-/// Both kinds of options say it in the same words.
+/// All kinds of options say it in the same words.
 macro_rules! call_from {
     ($($options:ty),*) => {$(
         impl<'a> From<&'a $options> for Call<'a> {
@@ -144,7 +161,7 @@ macro_rules! call_from {
     )*};
 }
 
-call_from!(GenerateOptions, ClassifyOptions);
+call_from!(GenerateOptions, ClassifyOptions, ScoreOptions);
 
 impl TextModel for Served {
     fn info(&self) -> &ModelInfo {
@@ -170,22 +187,23 @@ impl TextModel for Served {
     }
 
     fn classify(&self, prompts: &[&str], options: &ClassifyOptions) -> Vec<Result<Classification>> {
-        let admit = |tokens: &[u32]| {
-            self.runner.check()?;
-            self.admit(tokens, 0)
-        };
         let limits = match self.enter(&Call::from(options)) {
             Ok(limits) => limits,
             Err(error) => return prompts.iter().map(|_| Err(error.clone())).collect(),
         };
-        crate::classify(&self.shared, prompts, options, &limits, admit, |work| {
-            let sequence = |w: ToScore| {
-                let task = Task::Score(Box::new(w.scoring));
-                Sequence::new(w.tokens, Wanted::From(w.from), task).priority(options.priority)
-            };
-            // If the engine is gone, so are the sequences, and whoever waits for them learns it.
-            let _ = self.runner.submit(work.into_iter().map(sequence).collect());
-        })
+        let admit = |tokens: &[u32]| self.admit_scored(tokens);
+        let submit = |work| self.submit_scored(work, options.priority);
+        scoring::classify(&self.shared, prompts, options, limits, &admit, submit)
+    }
+
+    fn batch_score(&self, pairs: &[(&str, &str)], options: &ScoreOptions) -> Vec<Result<Score>> {
+        let limits = match self.enter(&Call::from(options)) {
+            Ok(limits) => limits,
+            Err(error) => return pairs.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let admit = |tokens: &[u32]| self.admit_scored(tokens);
+        let submit = |work| self.submit_scored(work, options.priority);
+        scoring::score(&self.shared, pairs, limits, &admit, submit)
     }
 
     fn batch_generate(
