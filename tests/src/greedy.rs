@@ -32,11 +32,11 @@ pub fn run<D: Device>(
     let mut cache = device.cache(&layers, blocks, cache).expect("fits");
     let pool = BlockPool::new(blocks, device.block_len());
     let lengths = decoder.architecture().lengths();
-    let mut scheduler = Scheduler::new(pool, 1, chunk).lengths(lengths);
+    let mut scheduler = Scheduler::new(pool, 1).lengths(lengths);
     scheduler.add(Sequence::new(prompt.tokens.clone(), Wanted::Last, ()));
     let (mut first, mut tokens) = (Vec::new(), Vec::new());
     while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse);
+        let step = scheduler.next_step(&mut NoReuse, chunk);
         let logits = decoder.forward(device, &mut cache, &step).expect("runs");
         let logits = device.read(logits).expect("reads");
         scheduler.finish_step(&step, |sequence, advance| {

@@ -8,7 +8,7 @@ use inference_engine::{
     weights::Matrix,
 };
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
@@ -29,6 +29,10 @@ pub struct Seen {
     pub panic_at: AtomicUsize,
     /// Milliseconds that a pass takes at least.
     pub delay: AtomicUsize,
+    /// Microseconds more that it takes for each token.
+    pub delay_of_token: AtomicUsize,
+    /// The tokens of each pass's sequences; only while it is `Some`.
+    pub spans: Mutex<Option<Vec<Vec<usize>>>>,
 }
 
 /// The device.
@@ -66,7 +70,12 @@ impl<D: Device> Device for Spy<D> {
         seen.tokens.fetch_add(step.tokens.len(), SeqCst);
         seen.most_spans.fetch_max(step.spans.len(), SeqCst);
         seen.head_rows.fetch_add(step.wanted_rows().count(), SeqCst);
-        std::thread::sleep(std::time::Duration::from_millis(seen.delay.load(SeqCst) as u64));
+        if let Some(spans) = seen.spans.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            spans.push(step.spans.iter().map(|s| s.rows.len()).collect());
+        }
+        let of_tokens = seen.delay_of_token.load(SeqCst) * step.tokens.len();
+        let delay = 1000 * seen.delay.load(SeqCst) + of_tokens;
+        std::thread::sleep(std::time::Duration::from_micros(delay as u64));
         assert!(nth != seen.panic_at.load(SeqCst), "the spy panics as it was told to");
         if nth == seen.error_at.load(SeqCst) {
             return Err(Error::Device { reason: "the spy fails as it was told to".to_owned() });

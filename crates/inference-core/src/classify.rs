@@ -1,7 +1,7 @@
 //! Classification and scores: what may be asked for, and what comes back.
 
 use crate::{
-    CancelToken, Error, Result, Token,
+    CancelToken, Error, Priority, Result, Token,
     options::{at_most_logprobs, setters},
 };
 use serde::Serialize;
@@ -34,6 +34,12 @@ pub struct ClassifyOptions {
     pub timeout: Option<Duration>,
     /// Cancels the call from elsewhere; rows that are not done by then are [`Error::Cancelled`].
     pub cancel: Option<CancelToken>,
+    /// Who goes first where callers compete.
+    pub priority: Priority,
+    /// How long the call may wait for a place in a queue that is full: see
+    /// [`LoadOptions::queue_len`](crate::LoadOptions::queue_len). `None`, the default: it does not wait, and every row
+    /// is [`Error::Busy`] at once.
+    pub wait: Option<Duration>,
 }
 
 /// From the log-probabilities of a label's tokens to its score.
@@ -57,6 +63,8 @@ impl ClassifyOptions {
         logprobs: usize => Some(logprobs),
         timeout: Duration => Some(timeout),
         cancel: CancelToken => Some(cancel),
+        priority: Priority => priority,
+        wait: Duration => Some(wait),
     }
 
     /// Checks every value; backends call it before any work starts.
@@ -127,7 +135,7 @@ pub struct LabelScore {
     pub logprob: f32,
 }
 
-/// When a call for scores is to end early.
+/// When a call for scores is to end early, and its place among others.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct ScoreOptions {
@@ -135,12 +143,20 @@ pub struct ScoreOptions {
     pub timeout: Option<Duration>,
     /// Cancels the call from elsewhere; pairs that are not done by then are [`Error::Cancelled`].
     pub cancel: Option<CancelToken>,
+    /// Who goes first where callers compete.
+    pub priority: Priority,
+    /// How long the call may wait for a place in a queue that is full: see
+    /// [`LoadOptions::queue_len`](crate::LoadOptions::queue_len). `None`, the default: it does not wait, and every pair
+    /// is [`Error::Busy`] at once.
+    pub wait: Option<Duration>,
 }
 
 impl ScoreOptions {
     setters! {
         timeout: Duration => Some(timeout),
         cancel: CancelToken => Some(cancel),
+        priority: Priority => priority,
+        wait: Duration => Some(wait),
     }
 }
 

@@ -10,6 +10,7 @@ mod discover;
 mod error;
 mod model;
 mod options;
+mod priority;
 mod quantise;
 mod registry;
 mod stream;
@@ -25,6 +26,7 @@ pub use options::{
     CacheDtype, CancelToken, DeviceChoice, GenerateOptions, GpuLayers, LoadOptions, Progress,
     ProgressFn,
 };
+pub use priority::Priority;
 pub use quantise::QuantiseOptions;
 pub use registry::Registry;
 pub use stream::{

@@ -26,7 +26,7 @@ pub trait TextModel: Send + Sync {
     /// tokens spelled in the prompt are taken as such: the prompt is the program's, not the user's.
     ///
     /// # Errors
-    /// Before any work: an invalid option, an empty prompt, one that does not fit, a closed model.
+    /// Before any work: an invalid option, an empty prompt, one that does not fit, [`Error::Busy`], a closed model.
     fn generate(&self, prompt: &str, options: &GenerateOptions) -> Result<TokenStream>;
 
     /// Answers `messages`, rendered by the checkpoint's own chat template.

@@ -1,6 +1,6 @@
 //! What a caller may ask for, with defaults.
 
-use crate::{Error, RenderOptions, Result};
+use crate::{Error, Priority, RenderOptions, Result};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -59,6 +59,11 @@ pub struct GenerateOptions {
     pub timeout: Option<Duration>,
     /// Cancels the call from elsewhere.
     pub cancel: Option<CancelToken>,
+    /// Who goes first where callers compete.
+    pub priority: Priority,
+    /// How long the call may wait, before it returns, for a place in a queue that is full: see
+    /// [`LoadOptions::queue_len`]. `None`, the default: it does not wait, and is [`Error::Busy`] at once.
+    pub wait: Option<Duration>,
     /// How `chat` renders its messages; `generate` does not look at it.
     pub render: RenderOptions,
 }
@@ -82,6 +87,8 @@ impl Default for GenerateOptions {
             return_logits: false,
             timeout: None,
             cancel: None,
+            priority: Priority::Normal,
+            wait: None,
             render: RenderOptions::default(),
         }
     }
@@ -125,6 +132,8 @@ impl GenerateOptions {
         return_logits: bool => return_logits,
         timeout: Duration => Some(timeout),
         cancel: CancelToken => Some(cancel),
+        priority: Priority => priority,
+        wait: Duration => Some(wait),
         render: RenderOptions => render,
     }
 
@@ -216,6 +225,10 @@ pub struct LoadOptions {
     pub gpu_layers: GpuLayers,
     /// How many sequences may run at once; more wait. `None`: the backend's choice.
     pub parallel_slots: Option<usize>,
+    /// How many calls may wait for others to end, beside as many as there are slots; a call beyond that is
+    /// [`Error::Busy`], unless it may [wait](GenerateOptions::wait). A batch is one call, however many rows it has.
+    /// `None`: 1024.
+    pub queue_len: Option<usize>,
     /// Called while loading, from the loading thread.
     pub progress: Option<ProgressFn>,
     /// Which device. `None`: the backend's first.
@@ -248,6 +261,7 @@ impl LoadOptions {
         context_len: usize => Some(context_len),
         gpu_layers: GpuLayers => gpu_layers,
         parallel_slots: usize => Some(parallel_slots),
+        queue_len: usize => Some(queue_len),
         device: DeviceChoice => Some(device),
         quantise: u8 => Some(quantise),
         exact_activations: bool => exact_activations,
@@ -308,6 +322,7 @@ impl fmt::Debug for LoadOptions {
             .field("context_len", &self.context_len)
             .field("gpu_layers", &self.gpu_layers)
             .field("parallel_slots", &self.parallel_slots)
+            .field("queue_len", &self.queue_len)
             .field("progress", &self.progress.is_some())
             .field("device", &self.device)
             .field("quantise", &self.quantise)

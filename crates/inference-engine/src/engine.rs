@@ -75,7 +75,9 @@ pub fn load<D: Device + 'static>(
     }
     let checkpoint = Checkpoint::open(path)?;
     let (texts, options) = (checkpoint.texts()?, options.clone());
-    Served::start(texts, move || place(&checkpoint, &options, &setup, open()?))
+    let queue_len = options.queue_len;
+    let served = Served::start(texts, move || place(&checkpoint, &options, &setup, open()?))?;
+    Ok(served.queue_len(queue_len))
 }
 
 /// The part of loading that runs on the engine's thread.

@@ -65,10 +65,11 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Served> {
     let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
     let end_tokens = tokenizer.end_tokens();
     let plan = Plan::new(&gguf, options, slots, &device)?;
-    let (path, options) = (path.to_owned(), options.clone());
-    Served::start(Texts { tokenizer, template, end_tokens }, move || {
+    let (path, options, queue_len) = (path.to_owned(), options.clone(), options.queue_len);
+    let served = Served::start(Texts { tokenizer, template, end_tokens }, move || {
         place(&path, &gguf, &options, library, &device, plan)
-    })
+    })?;
+    Ok(served.queue_len(queue_len))
 }
 
 /// The device that the options name, else the first.

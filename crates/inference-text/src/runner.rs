@@ -3,6 +3,7 @@
 use crate::{
     Generation, MemoryUse,
     blocks::BlockPool,
+    pace::Pace,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
     scoring::Scoring,
     step::{Lengths, Step},
@@ -75,7 +76,7 @@ pub struct Capacity {
     pub block_len: usize,
     /// Most sequences that run at once.
     pub slots: usize,
-    /// Most prompt tokens of a step.
+    /// Most prompt tokens of a step; fewer where sequences decode that would wait for it.
     pub step_tokens: usize,
     /// How the rotary embedding depends on a sequence's length.
     pub lengths: Lengths,
@@ -188,9 +189,9 @@ fn serve<F: Forward>(
     over: &Over,
 ) {
     let pool = BlockPool::new(capacity.blocks, capacity.block_len).sharing(capacity.kept);
-    let mut scheduler =
-        Scheduler::new(pool, capacity.slots, capacity.step_tokens).lengths(capacity.lengths);
-    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, inbox));
+    let mut scheduler = Scheduler::new(pool, capacity.slots).lengths(capacity.lengths);
+    let pace = Pace::new(capacity.step_tokens);
+    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, pace, inbox));
     let error = match catch_unwind(running) {
         Ok(()) => Error::Closed,
         Err(panic) => Error::EngineStopped { reason: panic_text(&*panic) },
@@ -217,6 +218,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn run<F: Forward>(
     forward: &mut F,
     scheduler: &mut Scheduler<Task>,
+    mut pace: Pace,
     inbox: &mpsc::Receiver<Message>,
 ) {
     loop {
@@ -231,11 +233,12 @@ fn run<F: Forward>(
             }
         }
         scheduler.sweep(|task| task.end_if_interrupted(&|| forward.memory()));
-        let step = scheduler.next_step(forward);
+        let began = Instant::now();
+        let room = pace.prompt_tokens(scheduler.decoding());
+        let step = scheduler.next_step(forward, room);
         if step.is_empty() {
             continue;
         }
-        let began = Instant::now();
         let wanted: usize = step.spans.iter().map(|s| s.wanted).sum();
         let logits = forward.forward(&step);
         let memory = || forward.memory();
@@ -246,6 +249,9 @@ fn run<F: Forward>(
                     let rows = advance.rows.start * vocab..advance.rows.end * vocab;
                     advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
                 });
+                let decoding = step.spans.iter().filter(|s| s.rows.len() == 1).count();
+                let prompt_tokens = step.tokens.len() - decoding;
+                pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
             }
             Err(error) => {
                 scheduler.fail_step(|sequence| sequence.task.fail(error.clone(), &memory));

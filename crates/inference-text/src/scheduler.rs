@@ -8,6 +8,7 @@ use crate::{
     blocks::BlockPool,
     step::{BlockCopy, Lengths, Step},
 };
+use inference_core::Priority;
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -64,8 +65,9 @@ const WORTH_WAITING: usize = 16;
 /// The sequences that wait and run.
 #[derive(Debug)]
 pub struct Scheduler<T> {
+    /// The next first: by priority, then in the order of their coming.
     waiting: VecDeque<Sequence<T>>,
-    /// Oldest first. Only ever the youngest is preempted, so the oldest always gets on.
+    /// By priority, then the oldest first. Only ever the last is preempted, so the first always gets on.
     running: Vec<Sequence<T>>,
     /// For each span of the current step, its index in `running`.
     scheduled: Vec<usize>,
@@ -77,14 +79,12 @@ pub struct Scheduler<T> {
     used_slots: usize,
     /// Places that were given back since the last step.
     left: Vec<usize>,
-    step_tokens: usize,
     lengths: Lengths,
 }
 
 impl<T> Scheduler<T> {
-    /// At most `slots` sequences run at once; a step has at most `step_tokens` prompt tokens, plus one for each
-    /// sequence that decodes.
-    pub fn new(pool: BlockPool, slots: usize, step_tokens: usize) -> Self {
+    /// At most `slots` sequences run at once.
+    pub fn new(pool: BlockPool, slots: usize) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -94,7 +94,6 @@ impl<T> Scheduler<T> {
             free_slots: BinaryHeap::new(),
             used_slots: 0,
             left: Vec::new(),
-            step_tokens,
             lengths: Lengths::default(),
         }
     }
@@ -108,7 +107,13 @@ impl<T> Scheduler<T> {
 
     /// Adds a sequence; it runs when its turn comes.
     pub fn add(&mut self, sequence: Sequence<T>) {
-        self.waiting.push_back(sequence);
+        let behind = self.waiting.partition_point(|s| s.priority >= sequence.priority);
+        self.waiting.insert(behind, sequence);
+    }
+
+    /// How many sequences decode: all but one of their tokens are in the cache.
+    pub fn decoding(&self) -> usize {
+        self.running.iter().filter(|s| s.left() == 1).count()
     }
 
     /// Whether there is nothing to do.
@@ -135,9 +140,9 @@ impl<T> Scheduler<T> {
         });
     }
 
-    /// One token of each running sequence that decodes; then as much prompt as the step holds, oldest first.
-    /// A sequence that can't grow makes the youngest give up its blocks and start over.
-    pub fn next_step(&mut self, reuse: &mut impl Reuse) -> Step {
+    /// One token of each running sequence that decodes, and at most `room` prompt tokens: see [`shares`].
+    /// A sequence that can't grow makes the last one give up its blocks and start over.
+    pub fn next_step(&mut self, reuse: &mut impl Reuse, room: usize) -> Step {
         self.restart_those_that_crossed();
         self.grow_running();
         for slot in self.left.drain(..) {
@@ -147,39 +152,34 @@ impl<T> Scheduler<T> {
         self.admit(reuse);
         let mut step = Step::default();
         self.scheduled.clear();
-        let mut room = self.step_tokens;
-        for prompts in [false, true] {
-            for (i, seq) in self.running.iter().enumerate() {
-                let new = seq.tokens.len() - seq.cached;
-                if (new > 1) != prompts {
-                    continue;
-                }
-                let new = if prompts { new.min(room) } else { new };
-                if prompts {
-                    room -= new;
-                }
-                if new == 0 {
-                    continue;
-                }
-                let positions = seq.cached..seq.cached + new;
-                let wanted = seq.wanted_of(&positions);
-                let tokens = &seq.tokens[positions];
-                step.push(tokens, seq.cached, seq.rope_len, &seq.blocks, wanted);
-                if let Some(span) = step.spans.last_mut() {
-                    span.slot = seq.slot;
-                }
-                if let Some(from) = seq.copy {
-                    let block_len = self.pool.block_len();
-                    let (block, tokens) = (seq.cached / block_len, seq.cached % block_len);
-                    step.copies.push(BlockCopy { from, to: seq.blocks[block], tokens });
-                }
-                self.scheduled.push(i);
+        let (decoding, prompts): (Vec<_>, Vec<_>) =
+            (0..self.running.len()).partition(|&i| self.running[i].left() == 1);
+        let lengths: Vec<_> =
+            prompts.iter().map(|&i| (self.running[i].priority, self.running[i].left())).collect();
+        let decoding = decoding.into_iter().map(|i| (i, 1));
+        for (i, new) in decoding.chain(prompts.into_iter().zip(shares(&lengths, room))) {
+            if new == 0 {
+                continue;
             }
+            let seq = &self.running[i];
+            let positions = seq.cached..seq.cached + new;
+            let wanted = seq.wanted_of(&positions);
+            let tokens = &seq.tokens[positions];
+            step.push(tokens, seq.cached, seq.rope_len, &seq.blocks, wanted);
+            if let Some(span) = step.spans.last_mut() {
+                span.slot = seq.slot;
+            }
+            if let Some(from) = seq.copy {
+                let block_len = self.pool.block_len();
+                let (block, tokens) = (seq.cached / block_len, seq.cached % block_len);
+                step.copies.push(BlockCopy { from, to: seq.blocks[block], tokens });
+            }
+            self.scheduled.push(i);
         }
         step
     }
 
-    /// Makes those wait, first in the queue, that have grown beyond the length where all is computed anew.
+    /// Makes those wait, first of their priority, that have grown beyond the length where all is computed anew.
     fn restart_those_that_crossed(&mut self) {
         let Some(length) = self.lengths.restart_above else { return };
         let crossed = |s: &Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
@@ -188,11 +188,17 @@ impl<T> Scheduler<T> {
             self.left.push(seq.slot);
             seq.leave(&mut self.pool, self.lengths);
             seq.rope_len = seq.tokens.len();
-            self.waiting.push_front(seq);
+            self.wait_first(seq);
         }
     }
 
-    /// Gives every running sequence the blocks for its tokens, preempting the youngest where there are too few.
+    /// Makes a sequence that was running the first to run again, of its priority.
+    fn wait_first(&mut self, sequence: Sequence<T>) {
+        let before = self.waiting.partition_point(|s| s.priority > sequence.priority);
+        self.waiting.insert(before, sequence);
+    }
+
+    /// Gives every running sequence the blocks for its tokens, preempting the last where there are too few.
     fn grow_running(&mut self) {
         let mut i = 0;
         while i < self.running.len() {
@@ -201,12 +207,12 @@ impl<T> Scheduler<T> {
                 i += 1;
                 continue;
             }
-            // If it is the youngest itself that can't grow, it waits until another one ends.
-            let mut youngest = self.running.pop().expect("i < running.len()");
-            youngest.leave(&mut self.pool, self.lengths);
-            self.left.push(youngest.slot);
-            youngest.preemptions += 1;
-            self.waiting.push_front(youngest);
+            // If it is the last itself that can't grow, it waits until another one ends.
+            let mut last = self.running.pop().expect("i < running.len()");
+            last.leave(&mut self.pool, self.lengths);
+            self.left.push(last.slot);
+            last.preemptions += 1;
+            self.wait_first(last);
         }
     }
 
@@ -231,17 +237,19 @@ impl<T> Scheduler<T> {
             let most = seq.reusable();
             seq.cached = seq.cached.max(reuse.reuse(seq.slot, &seq.tokens, most).min(most));
             seq.reused.get_or_insert(seq.cached);
-            self.running.push(seq);
+            let behind = self.running.partition_point(|r| r.priority >= seq.priority);
+            self.running.insert(behind, seq);
         }
     }
 
-    /// Whether somebody is computing tokens that `seq` begins with as well.
+    /// Whether somebody who comes before `seq`, or as soon, is computing tokens that it begins with as well.
     fn is_worth_waiting(&self, seq: &Sequence<T>) -> bool {
         let turn = |s: &Sequence<T>| self.lengths.turn(s.rope_len);
         let most = seq.reusable().min(self.lengths.alike_up_to(seq.rope_len));
         let computes = |r: &Sequence<T>| {
             let same = r.tokens.iter().zip(&seq.tokens[..most]).take_while(|(a, b)| a == b);
-            turn(r) == turn(seq) && same.count() >= r.cached + WORTH_WAITING
+            let as_soon = r.priority >= seq.priority;
+            as_soon && turn(r) == turn(seq) && same.count() >= r.cached + WORTH_WAITING
         };
         self.running.iter().any(computes)
     }
@@ -293,6 +301,29 @@ impl<T> Scheduler<T> {
             !leaves
         });
     }
+}
+
+/// Shares out `room` tokens among prompts of these priorities, which do not rise, and lengths: what each gets.
+///
+/// A higher priority takes what it needs. Among equals the first, which is the oldest, gets half at least, so that it
+/// gets on whoever else comes; the rest goes to the shortest first, which are soon done, so that they need not wait for
+/// a long one that came before.
+fn shares(prompts: &[(Priority, usize)], mut room: usize) -> Vec<usize> {
+    let mut all = vec![0; prompts.len()];
+    let mut give = |to: usize, most: usize, room: &mut usize| {
+        let more = (prompts[to].1 - all[to]).min(most).min(*room);
+        all[to] += more;
+        *room -= more;
+    };
+    let mut from = 0;
+    for equals in prompts.chunk_by(|a, b| a.0 == b.0) {
+        give(from, room.div_ceil(2), &mut room);
+        let mut order: Vec<_> = (from..from + equals.len()).collect();
+        order.sort_by_key(|&i| prompts[i].1);
+        order.into_iter().for_each(|i| give(i, usize::MAX, &mut room));
+        from += equals.len();
+    }
+    all
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A sequence, and where its tokens are in the cache.
 
 use crate::{blocks::BlockPool, step::Lengths};
+use inference_core::Priority;
 use std::ops::Range;
 
 /// A sequence of tokens that is worked on; `T` is what the caller knows of it.
@@ -12,6 +13,8 @@ pub struct Sequence<T> {
     pub(super) rope_len: usize,
     /// Which logits are wanted.
     pub(super) wanted: Wanted,
+    /// Who goes first.
+    pub(super) priority: Priority,
     /// How many tokens are in the cache.
     pub(super) cached: usize,
     /// Cache blocks that hold them, in order.
@@ -47,6 +50,7 @@ impl<T> Sequence<T> {
             rope_len: tokens.len(),
             tokens,
             wanted,
+            priority: Priority::default(),
             cached: 0,
             blocks: Vec::new(),
             known: 0,
@@ -56,6 +60,18 @@ impl<T> Sequence<T> {
             reused: None,
             task,
         }
+    }
+
+    /// The same with another priority.
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Tokens that are not in the cache yet.
+    pub(super) fn left(&self) -> usize {
+        self.tokens.len() - self.cached
     }
 
     /// How many of its tokens were in the cache already when it was first admitted.

@@ -12,10 +12,12 @@ fn run(
     slots: usize,
     step_tokens: usize,
 ) -> (BTreeMap<usize, Vec<u32>>, usize) {
-    let mut scheduler = Scheduler::new(pool, slots, step_tokens);
+    let mut scheduler = Scheduler::new(pool, slots);
     for (id, &(len, _)) in prompts.iter().enumerate() {
         let tokens = (0..len as u32).collect();
-        scheduler.add(Sequence::new(tokens, Wanted::Last, (id, Vec::new())));
+        let priority = [Priority::Normal, Priority::High, Priority::Low][id % 3];
+        let task = (id, Vec::new());
+        scheduler.add(Sequence::new(tokens, Wanted::Last, task).priority(priority));
     }
     let mut finished = BTreeMap::new();
     let mut preemptions = 0;
@@ -24,7 +26,7 @@ fn run(
             assert_eq!(scheduler.blocks_used(), 0);
             return (finished, preemptions);
         }
-        let step = scheduler.next_step(&mut NoReuse);
+        let step = scheduler.next_step(&mut NoReuse, step_tokens);
         assert!(!step.is_empty(), "a step that does nothing never ends");
         assert!(step.spans.len() <= slots);
         scheduler.finish_step(&step, |seq, advance| {
@@ -67,6 +69,77 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn room_is_given_away_as_far_as_it_is_needed_and_the_first_gets_half(
+        mut prompts in proptest::collection::vec((0usize..3, 1usize..50), 1..9),
+        room in 0usize..100,
+    ) {
+        prompts.sort_by_key(|(priority, _)| Reverse(*priority));
+        let priorities = [Priority::Low, Priority::Normal, Priority::High];
+        let prompts: Vec<_> = prompts.into_iter().map(|(p, len)| (priorities[p], len)).collect();
+        let all = shares(&prompts, room);
+        let needed: usize = prompts.iter().map(|(_, len)| len).sum();
+        prop_assert_eq!(all.iter().sum::<usize>(), needed.min(room));
+        prop_assert!(all.iter().zip(&prompts).all(|(share, (_, len))| share <= len));
+        prop_assert!(all[0] >= prompts[0].1.min(room.div_ceil(2)));
+        for (i, (priority, len)) in prompts.iter().enumerate() {
+            let lower = prompts.iter().zip(&all).filter(|((p, _), _)| p < priority);
+            prop_assert!(all[i] == *len || lower.map(|(_, share)| share).sum::<usize>() == 0);
+        }
+    }
+}
+
+#[test]
+fn short_prompts_do_not_wait_for_all_of_a_long_one() {
+    let normal = |len| (Priority::Normal, len);
+    assert_eq!(
+        shares(&[normal(8000), normal(20), normal(4000), normal(30)], 256),
+        [128, 20, 78, 30]
+    );
+    assert_eq!(shares(&[normal(8000), normal(900)], 256), [128, 128]);
+    assert_eq!(shares(&[normal(300), normal(300)], 256), [256, 0]);
+    let (high, low) = ((Priority::High, 200), (Priority::Low, 8000));
+    assert_eq!(shares(&[high, normal(40), low], 256), [200, 40, 16]);
+}
+
+/// What runs, in the order of their ends: prompts of `len` tokens that each generate one.
+fn ends(scheduler: &mut Scheduler<usize>, room: usize) -> Vec<usize> {
+    let mut ends = Vec::new();
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step(&mut NoReuse, room);
+        scheduler.finish_step(&step, |seq, advance| {
+            if !advance.complete {
+                return Flow::Continue;
+            }
+            ends.push(seq.task);
+            Flow::Done
+        });
+    }
+    ends
+}
+
+#[test]
+fn a_higher_priority_starts_first_and_equals_in_their_order() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 4), 1);
+    for (id, priority) in
+        [Priority::Low, Priority::Normal, Priority::High, Priority::Normal].into_iter().enumerate()
+    {
+        let sequence = Sequence::new(vec![0; 8], Wanted::Last, id);
+        scheduler.add(sequence.priority(priority));
+    }
+    assert_eq!(ends(&mut scheduler, 64), [2, 1, 3, 0]);
+}
+
+#[test]
+fn short_prompts_end_before_a_long_one_that_came_first() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 16), 8);
+    for (id, len) in [800, 10, 20, 400].into_iter().enumerate() {
+        scheduler.add(Sequence::new(vec![0; len], Wanted::Last, id));
+    }
+    assert_eq!(ends(&mut scheduler, 64), [1, 2, 3, 0]);
+}
+
 #[test]
 fn a_small_pool_preempts() {
     let (_, preemptions) = run(&[(4, 8), (4, 8)], BlockPool::new(4, 4), 2, 64);
@@ -77,11 +150,11 @@ fn a_small_pool_preempts() {
 fn a_sequence_that_crosses_the_length_starts_over_once() {
     let pool = BlockPool::new(8, 4);
     let mut scheduler =
-        Scheduler::new(pool, 1, 64).lengths(Lengths { restart_above: Some(6), each_above: None });
+        Scheduler::new(pool, 1).lengths(Lengths { restart_above: Some(6), each_above: None });
     scheduler.add(Sequence::new((0..5).collect(), Wanted::Last, ()));
     let mut rows = Vec::new();
     while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse);
+        let step = scheduler.next_step(&mut NoReuse, 64);
         rows.push((step.tokens.len(), step.lengths[0]));
         scheduler.finish_step(&step, |seq, _| {
             seq.tokens.push(0);
@@ -93,11 +166,11 @@ fn a_sequence_that_crosses_the_length_starts_over_once() {
 
 #[test]
 fn wanted_rows_are_found_across_chunks() {
-    let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1, 3);
+    let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1);
     scheduler.add(Sequence::new((0..8).collect(), Wanted::From(4), ()));
     let mut seen = Vec::new();
     while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse);
+        let step = scheduler.next_step(&mut NoReuse, 3);
         scheduler.finish_step(&step, |_, advance| {
             seen.extend(advance.rows.map(|row| (advance.wanted_before, row)));
             if advance.complete { Flow::Done } else { Flow::Continue }
@@ -193,7 +266,7 @@ proptest! {
         let blocks = longest.unwrap_or(1).div_ceil(block_len) + spare;
         let pool = BlockPool::new(blocks, block_len).sharing(kept);
         let mut cells = Cells { blocks: vec![vec![0; block_len]; blocks], lengths };
-        let mut scheduler = Scheduler::new(pool, slots, step_tokens).lengths(lengths);
+        let mut scheduler = Scheduler::new(pool, slots).lengths(lengths);
         let mut done = vec![false; wishes.len()];
         for now in 0..10_000 {
             for (id, wish) in wishes.iter().enumerate().filter(|(_, w)| w.comes == now) {
@@ -206,7 +279,7 @@ proptest! {
             if scheduler.is_idle() && now > 30 {
                 break;
             }
-            let step = scheduler.next_step(&mut NoReuse);
+            let step = scheduler.next_step(&mut NoReuse, step_tokens);
             if step.is_empty() {
                 prop_assert!(scheduler.is_idle(), "a step that does nothing never ends");
                 continue;
@@ -244,7 +317,7 @@ fn alone(scheduler: &mut Scheduler<()>, tokens: Vec<u32>, generate: usize) -> (u
     scheduler.add(Sequence::new(tokens, Wanted::Last, ()));
     let mut left = generate;
     while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse);
+        let step = scheduler.next_step(&mut NoReuse, 200);
         computed += step.tokens.len();
         scheduler.finish_step(&step, |seq, advance| {
             if advance.complete {
@@ -260,7 +333,7 @@ fn alone(scheduler: &mut Scheduler<()>, tokens: Vec<u32>, generate: usize) -> (u
 
 #[test]
 fn a_conversation_computes_every_token_once() {
-    let mut scheduler = Scheduler::new(BlockPool::new(100, 8).sharing(100), 2, 64);
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 8).sharing(100), 2);
     let (mut tokens, mut computed) = ((0..13).collect::<Vec<u32>>(), 0);
     for turn in 0..10 {
         let (new, all) = alone(&mut scheduler, tokens, 7);
@@ -275,24 +348,24 @@ fn a_conversation_computes_every_token_once() {
 
 #[test]
 fn those_who_begin_alike_wait_for_the_first_and_others_pass_them() {
-    let mut scheduler = Scheduler::new(BlockPool::new(100, 8).sharing(100), 8, 200);
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 8).sharing(100), 8);
     let long: Vec<u32> = (0..60).collect();
     for own in 0..4 {
         let tokens = [&long[..], &[own + 100, 7, 7]].concat();
         scheduler.add(Sequence::new(tokens, Wanted::Last, ()));
     }
     scheduler.add(Sequence::new(vec![9; 10], Wanted::Last, ()));
-    let step = scheduler.next_step(&mut NoReuse);
+    let step = scheduler.next_step(&mut NoReuse, 200);
     let rows = |step: &Step| step.spans.iter().map(|s| s.rows.len()).collect::<Vec<_>>();
     assert_eq!(rows(&step), [63, 10]);
     scheduler.finish_step(&step, |_, _| Flow::Done);
-    let step = scheduler.next_step(&mut NoReuse);
+    let step = scheduler.next_step(&mut NoReuse, 200);
     assert_eq!((rows(&step), step.copies.len()), (vec![3; 3], 3));
 }
 
 #[test]
 fn what_was_not_used_for_the_longest_time_leaves_first() {
-    let mut scheduler = Scheduler::new(BlockPool::new(12, 4).sharing(8), 1, 64);
+    let mut scheduler = Scheduler::new(BlockPool::new(12, 4).sharing(8), 1);
     let prompt = |of: u32| (0..16).map(|i| of * 20 + i).collect::<Vec<u32>>();
     for of in [1, 2, 1, 3] {
         alone(&mut scheduler, prompt(of), 1);

@@ -17,13 +17,13 @@ pub(crate) fn classify(
     shared: &Shared,
     prompts: &[&str],
     options: &ClassifyOptions,
+    limits: Limits,
     admit: &dyn Fn(&[u32]) -> Result<()>,
     submit: impl FnOnce(Vec<ToScore>),
 ) -> Vec<Result<Classification>> {
     if let Err(error) = options.validate() {
         return prompts.iter().map(|_| Err(error.clone())).collect();
     }
-    let limits = Limits::new(options.timeout, options.cancel.clone());
     let mut call = Call::new(shared, limits, admit);
     let empty = options.calibrate.as_ref().map(|prompt| Row::new(&mut call, prompt, options));
     let rows: Vec<_> = prompts.iter().map(|p| Row::new(&mut call, p, options)).collect();

@@ -77,12 +77,14 @@ impl Scoring {
     /// All rows are in, of a sequence of which `cached` tokens were in the cache.
     pub(crate) fn complete(&mut self, cached: usize) {
         let scored = std::mem::replace(&mut self.scored, Ok(Scored::default()));
+        self.limits.leave();
         // A caller that is gone does not want it.
         let _ = self.reply.send(scored.map(|scored| Scored { cached, ..scored }));
     }
 
     /// Ends with an error.
     pub(crate) fn fail(&mut self, error: Error) {
+        self.limits.leave();
         let _ = self.reply.send(Err(error));
     }
 

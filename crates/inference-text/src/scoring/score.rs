@@ -8,7 +8,7 @@ use crate::{
     Detokenizer,
     generation::{Limits, Shared},
 };
-use inference_core::{Error, Result, Score, ScoreOptions, Token};
+use inference_core::{Error, Result, Score, Token};
 
 /// Tokens of a prompt that may change the text of those behind it.
 const BEFORE: usize = 8;
@@ -18,11 +18,10 @@ const BEFORE: usize = 8;
 pub(crate) fn score(
     shared: &Shared,
     pairs: &[(&str, &str)],
-    options: &ScoreOptions,
+    limits: Limits,
     admit: &dyn Fn(&[u32]) -> Result<()>,
     submit: impl FnOnce(Vec<ToScore>),
 ) -> Vec<Result<Score>> {
-    let limits = Limits::new(options.timeout, options.cancel.clone());
     let mut call = Call::new(shared, limits, admit);
     let pairs: Vec<_> = pairs.iter().map(|pair| Pair::new(&mut call, *pair)).collect();
     submit(std::mem::take(&mut call.work));
