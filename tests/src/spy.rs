@@ -2,14 +2,14 @@
 
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Architecture, Attention},
+    arch::{Activation, Architecture, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use inference_text::logits::{Asked, Logits, Row};
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering::SeqCst},
 };
 
@@ -32,6 +32,10 @@ pub struct Seen {
     pub panic_at: AtomicUsize,
     /// Milliseconds that a pass takes at least.
     pub delay: AtomicUsize,
+    /// Microseconds more that it takes for each token.
+    pub delay_of_token: AtomicUsize,
+    /// The tokens of each pass's sequences; only while it is `Some`.
+    pub spans: Mutex<Option<Vec<Vec<usize>>>>,
 }
 
 /// The device.
@@ -70,7 +74,12 @@ impl<D: Device> Device for Spy<D> {
         seen.tokens.fetch_add(step.tokens.len(), SeqCst);
         seen.most_spans.fetch_max(step.spans.len(), SeqCst);
         seen.head_rows.fetch_add(step.wanted_rows().count(), SeqCst);
-        std::thread::sleep(std::time::Duration::from_millis(seen.delay.load(SeqCst) as u64));
+        if let Some(spans) = seen.spans.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            spans.push(step.spans.iter().map(|s| s.rows.len()).collect());
+        }
+        let of_tokens = seen.delay_of_token.load(SeqCst) * step.tokens.len();
+        let delay = 1000 * seen.delay.load(SeqCst) + of_tokens;
+        std::thread::sleep(std::time::Duration::from_micros(delay as u64));
         assert!(nth != seen.panic_at.load(SeqCst), "the spy panics as it was told to");
         if nth == seen.error_at.load(SeqCst) {
             return Err(Error::Device { reason: "the spy fails as it was told to".to_owned() });
@@ -111,6 +120,7 @@ impl<D: Device> Device for Spy<D> {
         fn rms_norm(&self, x: &D::Tensor, weight: &D::Tensor, eps: f32) -> Result<D::Tensor>;
         fn append(&self, qkv: &D::Tensor, heads: &Heads<'_, D::Tensor>, cache: &mut D::Cache, layer: usize, step: &D::Step) -> Result<D::Tensor>;
         fn attend(&self, q: &D::Tensor, cache: &D::Cache, layer: usize, attention: &Attention, step: &D::Step) -> Result<D::Tensor>;
+        fn copy_blocks(&self, cache: &mut D::Cache, layers: &[Layer], copies: &[BlockCopy]) -> Result<()>;
         fn gate(&self, x: &D::Tensor, activation: Activation) -> Result<D::Tensor>;
         fn add(&self, x: D::Tensor, y: &D::Tensor) -> Result<D::Tensor>;
         fn softcap(&self, x: D::Tensor, cap: f32) -> Result<D::Tensor>;

@@ -197,8 +197,11 @@ impl<D: Device> Decoder<D> {
     /// # Errors
     /// The device's own.
     pub fn forward(&self, device: &D, cache: &mut D::Cache, step: &Step) -> Result<D::Tensor> {
-        let rotations: Vec<_> =
-            self.architecture.ropes.iter().map(|r| Rotation::new(r, step)).collect();
+        let a = &self.architecture;
+        if !step.copies.is_empty() {
+            device.copy_blocks(cache, &a.layers, &step.copies)?;
+        }
+        let rotations: Vec<_> = a.ropes.iter().map(|r| Rotation::new(r, step)).collect();
         let step = &device.begin(step, &rotations)?;
         let mut body = |cache: &mut D::Cache| self.logits(device, cache, step);
         device.run(&self.recorded, cache, step, &mut body)

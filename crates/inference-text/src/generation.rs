@@ -4,6 +4,7 @@ use crate::{
     Detokenizer, Tokenizer,
     channel::{Sender, channel},
     logits::{Ask, Row},
+    queue::Place,
     sampling::{self, History, Sampler, logprobs},
     stop::StopTexts,
 };
@@ -26,18 +27,36 @@ pub(crate) struct Shared {
     pub(crate) last: Mutex<Metrics>,
 }
 
-/// When a call is to end early.
+/// When a call is to end early, and the place that it has until its end. Clones are parts of one call.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     started: Instant,
     timeout: Option<Duration>,
     cancel: Option<CancelToken>,
+    place: Option<Arc<Place>>,
 }
 
 impl Limits {
-    /// From now on.
+    /// From now on; without a place.
     pub(crate) fn new(timeout: Option<Duration>, cancel: Option<CancelToken>) -> Self {
-        Self { started: Instant::now(), timeout, cancel }
+        Self { started: Instant::now(), timeout, cancel, place: None }
+    }
+
+    /// With a place among the calls that run and wait.
+    pub(crate) fn with(mut self, place: Place) -> Self {
+        self.place = Some(Arc::new(place));
+        self
+    }
+
+    /// This part of the call has ended. Its last part gives the place back, before anybody learns of the end: whoever
+    /// calls again after it must find it free.
+    pub(crate) fn leave(&mut self) {
+        self.place = None;
+    }
+
+    /// How long ago the call began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Why the call is to end now, if it is.
@@ -104,6 +123,7 @@ impl Generation {
         shared: &Arc<Shared>,
         prompt_len: usize,
         options: &GenerateOptions,
+        limits: Limits,
     ) -> (Self, TokenStream) {
         let (sender, receiver) = channel();
         let generation = Self {
@@ -116,7 +136,7 @@ impl Generation {
             max_tokens: options.max_tokens,
             logprobs: options.logprobs,
             return_logits: options.return_logits,
-            limits: Limits::new(options.timeout, options.cancel.clone()),
+            limits,
             sender,
             held: Vec::new(),
             prompt_len,
@@ -247,6 +267,7 @@ impl Generation {
         self.flush();
         self.finish_metrics(memory);
         let reason = if self.stopped { FinishReason::Stop } else { reason };
+        self.limits.leave();
         self.sender.end(Ok(reason), self.metrics);
     }
 
@@ -254,6 +275,7 @@ impl Generation {
     pub(crate) fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
         self.flush();
         self.finish_metrics(memory);
+        self.limits.leave();
         self.sender.end(Err(error), self.metrics);
     }
 

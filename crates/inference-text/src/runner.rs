@@ -1,11 +1,13 @@
 //! The thread that owns the device: sequences in, tokens out.
 
 use crate::{
-    Generation, MemoryUse, Scoring,
+    Generation, MemoryUse,
     blocks::BlockPool,
     logits::{Ask, Asked, Logits, Row},
+    pace::Pace,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
-    step::Step,
+    scoring::Scoring,
+    step::{Lengths, Step},
 };
 use inference_core::{Error, ModelInfo, Result};
 use std::{
@@ -91,10 +93,12 @@ pub struct Capacity {
     pub block_len: usize,
     /// Most sequences that run at once.
     pub slots: usize,
-    /// Most prompt tokens of a step.
+    /// Most prompt tokens of a step; fewer where sequences decode that would wait for it.
     pub step_tokens: usize,
-    /// A sequence that grows longer than this is computed anew, for its rotary embedding is another one from there on.
-    pub restart_above: Option<usize>,
+    /// How the rotary embedding depends on a sequence's length.
+    pub lengths: Lengths,
+    /// Most blocks that are kept when their sequences have ended, for others that begin alike; 0: none are shared.
+    pub kept: usize,
 }
 
 /// A model that is ready to run.
@@ -203,10 +207,10 @@ fn serve<F: Forward>(
     inbox: &mpsc::Receiver<Message>,
     over: &Over,
 ) {
-    let pool = BlockPool::new(capacity.blocks, capacity.block_len);
-    let mut scheduler = Scheduler::new(pool, capacity.slots, capacity.step_tokens)
-        .restart_above(capacity.restart_above);
-    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, vocab_len, inbox));
+    let pool = BlockPool::new(capacity.blocks, capacity.block_len).sharing(capacity.kept);
+    let mut scheduler = Scheduler::new(pool, capacity.slots).lengths(capacity.lengths);
+    let pace = Pace::new(capacity.step_tokens);
+    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, pace, vocab_len, inbox));
     let error = match catch_unwind(running) {
         Ok(()) => Error::Closed,
         Err(panic) => Error::EngineStopped { reason: panic_text(&*panic) },
@@ -233,6 +237,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn run<F: Forward>(
     forward: &mut F,
     scheduler: &mut Scheduler<Task>,
+    mut pace: Pace,
     vocab_len: usize,
     inbox: &mpsc::Receiver<Message>,
 ) {
@@ -248,11 +253,12 @@ fn run<F: Forward>(
             }
         }
         scheduler.sweep(|task| task.end_if_interrupted(&|| forward.memory()));
-        let step = scheduler.next_step(forward);
+        let began = Instant::now();
+        let room = pace.prompt_tokens(scheduler.decoding());
+        let step = scheduler.next_step(forward, room);
         if step.is_empty() {
             continue;
         }
-        let began = Instant::now();
         let spans = scheduler.scheduled().zip(&step.spans);
         let rows = spans.flat_map(|(task, span)| std::iter::repeat_n(task.ask(), span.wanted));
         let asked = Asked { columns: vocab_len, rows: rows.collect() };
@@ -263,11 +269,13 @@ fn run<F: Forward>(
                 scheduler.finish_step(&step, |sequence, advance| {
                     advance_task(sequence, &advance, &mut logits, began, &memory)
                 });
+                let decoding = step.spans.iter().filter(|s| s.rows.len() == 1).count();
+                let prompt_tokens = step.tokens.len() - decoding;
+                pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
             }
-            Err(error) => scheduler.finish_step(&step, |sequence, _| {
-                sequence.task.fail(error.clone(), &memory);
-                Flow::Done
-            }),
+            Err(error) => {
+                scheduler.fail_step(|sequence| sequence.task.fail(error.clone(), &memory));
+            }
         }
     }
 }
@@ -313,7 +321,7 @@ fn advance_task(
             if !advance.complete {
                 return Flow::Continue;
             }
-            scoring.complete();
+            scoring.complete(reused);
             Flow::Done
         }
     }
