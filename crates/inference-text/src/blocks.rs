@@ -18,15 +18,27 @@ pub struct BlockPool {
     /// Blocks that nobody owns and of which nothing is known.
     free: BinaryHeap<Reverse<u32>>,
     known: Prefixes,
-    /// Blocks that are known and that nobody owns, by when they were given up. Whoever gives up several gives up the
-    /// last first, and whoever owns a block owns those before it: so the first of these is never before another.
-    kept: BTreeMap<u64, u32>,
-    /// When each block was given up last.
-    left: Vec<u64>,
+    /// Blocks that are known and that nobody owns: first those that are unlikely to be asked for, then by when they were
+    /// given up. Whoever gives up several gives up the last first, and whoever takes a block takes those before it: so
+    /// the first of these is never before another.
+    kept: BTreeMap<Rank, u32>,
+    /// The rank that each block was given up with last.
+    ranks: Vec<Rank>,
+    /// Blocks that somebody has taken over, or that are likely to be.
+    likely: Vec<bool>,
+    /// How many of those that are kept are unlikely to be asked for.
+    unlikely: usize,
     clock: u64,
     /// Most blocks to keep; 0: nothing is shared.
     most_kept: usize,
 }
+
+/// Whether a block is likely to be asked for, and when it was given up.
+type Rank = (bool, u64);
+
+/// Blocks that are kept although they are unlikely to be asked for: some are, by the next sequences of their call. More
+/// would only fill memory that was never touched with the ends of prompts.
+const MOST_UNLIKELY: usize = 64;
 
 /// What a new sequence takes over.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -50,7 +62,9 @@ impl BlockPool {
             free: (0..blocks as u32).map(Reverse).collect(),
             known: Prefixes::new(blocks),
             kept: BTreeMap::new(),
-            left: vec![0; blocks],
+            ranks: vec![(false, 0); blocks],
+            likely: vec![false; blocks],
+            unlikely: 0,
             clock: 0,
             most_kept: 0,
         }
@@ -104,12 +118,16 @@ impl BlockPool {
         true
     }
 
-    /// Gives up all blocks of `table`.
-    pub fn release(&mut self, table: &mut Vec<u32>) {
+    /// Gives up all blocks of `table`. Where it is not `likely` that others begin like this sequence, those that nobody has
+    /// taken over yet are the first to leave.
+    pub fn release(&mut self, table: &mut Vec<u32>, likely: bool) {
         while let Some(block) = table.pop() {
+            self.likely[block as usize] |= likely;
             self.give_up(block);
         }
-        while self.kept.len() > self.most_kept && self.drop_oldest() {}
+        let too_many =
+            |pool: &Self| pool.kept.len() > pool.most_kept || pool.unlikely > MOST_UNLIKELY;
+        while too_many(self) && self.drop_oldest() {}
     }
 
     /// Gives up one block, such as one that has been [copied](Taken::copy).
@@ -121,10 +139,12 @@ impl BlockPool {
         }
         if self.known.knows(block) {
             self.clock += 1;
-            self.left[block as usize] = self.clock;
-            self.kept.insert(self.clock, block);
+            let rank = (self.likely[block as usize], self.clock);
+            self.unlikely += usize::from(!rank.0);
+            self.ranks[block as usize] = rank;
+            self.kept.insert(rank, block);
         } else {
-            self.free.push(Reverse(block));
+            self.free(block);
         }
     }
 
@@ -149,7 +169,7 @@ impl BlockPool {
         }
         if taken.tokens < LEAST_SHARED {
             taken.copy.take().into_iter().for_each(|block| self.give_up(block));
-            self.release(table);
+            self.release(table, false);
             taken.tokens = 0;
         }
         taken
@@ -178,18 +198,31 @@ impl BlockPool {
     }
 
     fn own(&mut self, block: u32) {
-        let owners = &mut self.owners[block as usize];
-        if *owners == 0 {
-            self.kept.remove(&self.left[block as usize]);
+        if self.owners[block as usize] == 0 {
+            self.unkeep(block);
         }
-        *owners += 1;
+        self.owners[block as usize] += 1;
+        self.likely[block as usize] = true;
     }
 
-    /// Frees the block that was given up the longest time ago; `false` if none is kept.
-    fn drop_oldest(&mut self) -> bool {
-        let Some((_, block)) = self.kept.pop_first() else { return false };
+    fn unkeep(&mut self, block: u32) {
+        let rank = self.ranks[block as usize];
+        self.kept.remove(&rank);
+        self.unlikely -= usize::from(!rank.0);
+    }
+
+    fn free(&mut self, block: u32) {
         self.known.forget(block);
+        self.likely[block as usize] = false;
         self.free.push(Reverse(block));
+    }
+
+    /// Frees the block that is kept for the least reason; `false` if none is kept.
+    fn drop_oldest(&mut self) -> bool {
+        let Some((_, block)) = self.kept.first_key_value() else { return false };
+        let block = *block;
+        self.unkeep(block);
+        self.free(block);
         true
     }
 
@@ -197,9 +230,8 @@ impl BlockPool {
     fn drop_contained(&mut self, block: u32) {
         let Some(less) = self.known.contained(block) else { return };
         if self.owners[less as usize] == 0 {
-            self.kept.remove(&self.left[less as usize]);
-            self.known.forget(less);
-            self.free.push(Reverse(less));
+            self.unkeep(less);
+            self.free(less);
         }
     }
 }
@@ -231,6 +263,7 @@ mod tests {
         prop_assert!(free.iter().all(|b| !pool.known.knows(*b)));
         prop_assert!(pool.kept.values().all(|b| pool.known.knows(*b)));
         prop_assert!(pool.known.is_whole());
+        prop_assert_eq!(pool.unlikely, pool.kept.keys().filter(|(likely, _)| !likely).count());
         Ok(())
     }
 
@@ -261,13 +294,13 @@ mod tests {
                         let held = tokens_of.len().min(table.len() * block_len);
                         pool.learn(table, *taken, 0, &tokens_of[..held]);
                     }
-                    pool.release(table);
+                    pool.release(table, learns);
                 }
                 check(&pool, &tables, &copies)?;
             }
             for (table, copy) in tables.iter_mut().zip(&mut copies) {
                 copy.take().into_iter().for_each(|block| pool.give_up(block));
-                pool.release(table);
+                pool.release(table, learns);
             }
             prop_assert_eq!(pool.used(), 0);
         }

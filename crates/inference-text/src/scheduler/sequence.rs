@@ -151,7 +151,8 @@ impl<T> Sequence<T> {
     pub(super) fn leave(&mut self, pool: &mut BlockPool, lengths: Lengths) {
         self.drop_copy(pool);
         self.learn(pool, lengths);
-        pool.release(&mut self.blocks);
+        // Others begin like a conversation and like an instruction, but seldom like the whole of a text that is scored.
+        pool.release(&mut self.blocks, self.wanted == Wanted::Last);
         (self.cached, self.known) = (0, 0);
     }
 }
