@@ -82,18 +82,14 @@ fn csv_and_json_lines_give_what_their_texts_give_as_lines() {
         lines.iter().map(|l| format!("{}\n", serde_json::json!({ "body": l }))).collect();
     fs::write(path("a.txt"), lines.join("\n")).unwrap();
     fs::write(path("a.csv"), format!("id,body\r\n{csv}")).unwrap();
-    fs::write(path("b.csv"), csv.replace(',', ";")).unwrap();
+    fs::write(path("b.csv"), csv.replace("1,\"", "1;\"")).unwrap();
     fs::write(path("a.jsonl"), json).unwrap();
     let want = text(&classify(&[&path("a.txt")]));
     assert_eq!(want.lines().count(), 3);
     assert_eq!(text(&classify(&[&path("a.csv"), "--column", "body"])), want);
     assert_eq!(text(&classify(&[&path("a.jsonl"), "--field", "body"])), want);
     let semicolons = [&path("b.csv"), "--no-header", "--column", "2", "--delimiter", ";"];
-    // The commas in the texts are semicolons there, too.
-    assert_eq!(
-        text(&classify(&semicolons)),
-        want.replace("moon,", "moon;").replace("you,", "you;")
-    );
+    assert_eq!(text(&classify(&semicolons)), want);
 }
 
 #[test]

@@ -79,6 +79,8 @@ pub(super) struct Loading<'a> {
     pub(super) context_len: usize,
     /// Most sequences at once.
     pub(super) batch: usize,
+    /// Bytes that are kept for prompts that begin alike; `None`: as many as the backend likes.
+    pub(super) prefix_cache: Option<u64>,
 }
 
 impl Candidate {
@@ -87,6 +89,7 @@ impl Candidate {
         let on_cpu = ON_CPU.contains(&backend);
         let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
         options.quantise = form.quantise;
+        options.prefix_cache = loading.prefix_cache;
         if on_cpu {
             options = options.threads(loading.threads);
         }

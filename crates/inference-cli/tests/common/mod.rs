@@ -9,7 +9,8 @@ use std::{
 };
 
 /// The model.
-pub(crate) const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models-fixtures/storyteller");
+pub(crate) const MODEL: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../models-fixtures/storyteller");
 
 /// The program, to be started.
 pub(crate) fn command(args: &[&str]) -> Command {
