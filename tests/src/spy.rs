@@ -2,9 +2,9 @@
 
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use std::sync::{
@@ -97,6 +97,7 @@ impl<D: Device> Device for Spy<D> {
         fn rms_norm(&self, x: &D::Tensor, weight: &D::Tensor, eps: f32) -> Result<D::Tensor>;
         fn append(&self, qkv: &D::Tensor, heads: &Heads<'_, D::Tensor>, cache: &mut D::Cache, layer: usize, step: &D::Step) -> Result<D::Tensor>;
         fn attend(&self, q: &D::Tensor, cache: &D::Cache, layer: usize, attention: &Attention, step: &D::Step) -> Result<D::Tensor>;
+        fn copy_blocks(&self, cache: &mut D::Cache, layers: &[Layer], copies: &[BlockCopy]) -> Result<()>;
         fn gate(&self, x: &D::Tensor, activation: Activation) -> Result<D::Tensor>;
         fn add(&self, x: D::Tensor, y: &D::Tensor) -> Result<D::Tensor>;
         fn softcap(&self, x: D::Tensor, cap: f32) -> Result<D::Tensor>;

@@ -197,6 +197,9 @@ impl<D: Device> Decoder<D> {
     /// The device's own.
     pub fn forward(&self, device: &D, cache: &mut D::Cache, step: &Step) -> Result<D::Tensor> {
         let a = &self.architecture;
+        if !step.copies.is_empty() {
+            device.copy_blocks(cache, &a.layers, &step.copies)?;
+        }
         let rotations: Vec<_> = a.ropes.iter().map(|r| Rotation::new(r, step)).collect();
         let step = &device.begin(step, &rotations)?;
         let mut x = device.embed(&self.embed, a.embed_scale, step)?;

@@ -1,8 +1,8 @@
 //! The arithmetic that a decoder needs, on one device.
 
 use crate::{
-    arch::{Activation, Attention},
-    step::{Rotation, Step},
+    arch::{Activation, Attention, Layer},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
@@ -110,6 +110,15 @@ pub trait Device {
         attention: &Attention,
         step: &Self::Step,
     ) -> Result<Self::Tensor>;
+
+    /// Copies the keys and values of the first tokens of some blocks, in all `layers`: see [`BlockCopy`]. Comes before
+    /// [`begin`](Self::begin), where there is anything to copy.
+    fn copy_blocks(
+        &self,
+        cache: &mut Self::Cache,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()>;
 
     /// `[rows, 2n] → [rows, n]`: `activation(left half) ⊙ right half`.
     fn gate(&self, x: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;

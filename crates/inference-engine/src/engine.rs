@@ -34,6 +34,9 @@ pub struct Setup {
 /// Columns that share a scale where weights are quantised while they are loaded.
 const GROUP: usize = 64;
 
+/// The part of the free memory, one in so many, that prefixes may hold when nobody uses them.
+const IDLE_SHARE: u64 = 4;
+
 /// A checkpoint's decoder on a device, with its cache.
 struct OnDevice<D: Device> {
     device: D,
@@ -126,7 +129,8 @@ fn place<D: Device>(
         block_len: device.block_len(),
         slots,
         step_tokens: setup.step_tokens,
-        restart_above: architecture.restart_above(),
+        lengths: architecture.lengths(),
+        kept: plan.kept,
     };
     Ok(Loaded { forward: OnDevice { device, decoder, cache }, capacity, info })
 }
@@ -167,6 +171,8 @@ fn like(weights: &Kind) -> CacheDtype {
 struct Plan {
     context_len: usize,
     blocks: usize,
+    /// Blocks that are kept when their sequences have ended.
+    kept: usize,
     bytes_per_token: u64,
 }
 
@@ -206,6 +212,11 @@ impl Plan {
         let useful = blocks_of(wanted).saturating_mul(slots as u64).min(u64::from(u32::MAX));
         let blocks = room.min(useful) as usize;
         let context_len = wanted.min(blocks * block_len);
-        Ok(Self { context_len, blocks, bytes_per_token: block_bytes / block_len as u64 })
+        // A limit was meant for all; without one, what is idle is not to fill the machine.
+        let idle = if options.memory_limit.is_some() { limit } else { limit / IDLE_SHARE };
+        let kept = options.prefix_cache.unwrap_or(idle) / block_bytes.max(1);
+        let kept = kept.min(blocks as u64) as usize;
+        let bytes_per_token = block_bytes / block_len as u64;
+        Ok(Self { context_len, blocks, kept, bytes_per_token })
     }
 }

@@ -8,7 +8,11 @@ use crate::{
     step::Started,
 };
 use inference_core::{CacheDtype, Error, Result};
-use inference_engine::{arch::Attention, device::Heads};
+use inference_engine::{
+    arch::{Attention, Layer},
+    device::Heads,
+    step::BlockCopy,
+};
 use std::ops::Range;
 
 /// Tokens of a block: a page of one head's keys is a few KiB in one piece.
@@ -84,6 +88,32 @@ impl<D: Driver> Gpu<D> {
             *counters = Some(self.zeros(n)?);
         }
         Ok(counters.as_ref().map_or(0, |c| c.address()))
+    }
+
+    pub(crate) fn copy(
+        &self,
+        cache: &Cache<D>,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()> {
+        let words: Vec<_> = copies.iter().flat_map(|c| [c.from, c.to, c.tokens as u32]).collect();
+        let piece = self.activations.lend(words.len() * 4)?;
+        piece.upload(0, bytemuck::cast_slice(&words))?;
+        for (Layer { attention: a, .. }, [keys, values]) in layers.iter().zip(&cache.layers) {
+            let row = width(a) * cache.stored.size() / 4;
+            let args = list![
+                keys.address(),
+                values.address(),
+                piece.address(),
+                copies.len(),
+                a.kv_heads,
+                BLOCK * row,
+                row,
+            ];
+            let all = copies.len() * a.kv_heads * BLOCK * row;
+            self.each(Module::Elementwise, "copy_blocks", all, args)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn write_heads(

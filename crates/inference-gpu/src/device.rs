@@ -11,9 +11,9 @@ use crate::{
 };
 use inference_core::{CacheDtype, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 
@@ -122,6 +122,15 @@ impl<D: Driver> Device for Gpu<D> {
         step: &Started<D>,
     ) -> Result<Tensor<D>> {
         self.attend_to(q, cache, layer, attention, step)
+    }
+
+    fn copy_blocks(
+        &self,
+        cache: &mut Cache<D>,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()> {
+        self.copy(cache, layers, copies)
     }
 
     fn gate(&self, x: &Tensor<D>, activation: Activation) -> Result<Tensor<D>> {

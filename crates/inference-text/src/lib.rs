@@ -8,6 +8,7 @@ pub mod files;
 mod generation;
 pub mod gguf;
 mod pace;
+mod prefixes;
 mod queue;
 pub mod runner;
 pub mod sampling;

@@ -6,7 +6,7 @@ use crate::{
     pace::Pace,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
     scoring::Scoring,
-    step::Step,
+    step::{Lengths, Step},
 };
 use inference_core::{Error, ModelInfo, Result};
 use std::{
@@ -78,8 +78,10 @@ pub struct Capacity {
     pub slots: usize,
     /// Most prompt tokens of a step; fewer where sequences decode that would wait for it.
     pub step_tokens: usize,
-    /// A sequence that grows longer than this is computed anew, for its rotary embedding is another one from there on.
-    pub restart_above: Option<usize>,
+    /// How the rotary embedding depends on a sequence's length.
+    pub lengths: Lengths,
+    /// Most blocks that are kept when their sequences have ended, for others that begin alike; 0: none are shared.
+    pub kept: usize,
 }
 
 /// A model that is ready to run.
@@ -186,8 +188,8 @@ fn serve<F: Forward>(
     inbox: &mpsc::Receiver<Message>,
     over: &Over,
 ) {
-    let pool = BlockPool::new(capacity.blocks, capacity.block_len);
-    let mut scheduler = Scheduler::new(pool, capacity.slots).restart_above(capacity.restart_above);
+    let pool = BlockPool::new(capacity.blocks, capacity.block_len).sharing(capacity.kept);
+    let mut scheduler = Scheduler::new(pool, capacity.slots).lengths(capacity.lengths);
     let pace = Pace::new(capacity.step_tokens);
     let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, pace, inbox));
     let error = match catch_unwind(running) {
@@ -251,10 +253,9 @@ fn run<F: Forward>(
                 let prompt_tokens = step.tokens.len() - decoding;
                 pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
             }
-            Err(error) => scheduler.finish_step(&step, |sequence, _| {
-                sequence.task.fail(error.clone(), &memory);
-                Flow::Done
-            }),
+            Err(error) => {
+                scheduler.fail_step(|sequence| sequence.task.fail(error.clone(), &memory));
+            }
         }
     }
 }

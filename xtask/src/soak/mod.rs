@@ -85,21 +85,21 @@ pub(crate) fn run(args: &Args) -> Result {
     })
 }
 
-/// Sequences that together fill the cache to its last block: a block that somebody has kept makes one give way.
+/// Sequences that together fill the cache to its last block: a block that somebody has kept makes one give way. They
+/// differ from the first token on, so that none takes over another's blocks.
 fn fill(model: &dyn TextModel) -> Result {
-    let prompt = "one two three four five";
-    let tokens = model.tokenise(prompt).map_err(|e| e.to_string())?.len();
-    let ends = model.tokenise("<|im_end|><|endoftext|>").map_err(|e| e.to_string())?;
-    let options = GenerateOptions::default()
-        .max_tokens(CONTEXT - tokens)
-        .logit_bias(ends.into_iter().map(|id| (id, f32::NEG_INFINITY)));
-    // Texts that differ from the first token on, so that none takes over another's blocks.
-    let prompts: Vec<_> =
-        (0..WHOLE).map(|i| format!("{}{}", "oaie".as_bytes()[i] as char, &prompt[1..])).collect();
-    let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-    for row in model.batch_generate(&prompts, &options) {
-        let preemptions = row.map_err(|e| e.to_string())?.metrics.preemptions;
-        if preemptions > 0 {
+    let text = |e: inference::Error| e.to_string();
+    let ends = model.tokenise("<|im_end|><|endoftext|>").map_err(text)?;
+    let endless =
+        GenerateOptions::default().logit_bias(ends.into_iter().map(|id| (id, f32::NEG_INFINITY)));
+    let stream = |prompt: &str| {
+        let left = CONTEXT - model.tokenise(prompt)?.len();
+        model.generate(prompt, &endless.clone().max_tokens(left))
+    };
+    let streams: [_; WHOLE] = ["one fox", "two foxes", "six foxes", "ten foxes"].map(stream);
+    for stream in streams {
+        let done = stream.and_then(inference::TokenStream::finish).map_err(text)?;
+        if done.metrics.preemptions > 0 {
             return Err(
                 "sequences that fill the cache do not fit: somebody keeps blocks".to_owned()
             );

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Streams that decode.
-const STREAMS: usize = 8;
+pub(super) const STREAMS: usize = 8;
 
 /// Tokens of a stream before the prompt comes; the first two intervals do not count.
 const BEFORE: usize = 24;

@@ -20,8 +20,11 @@ use std::path::PathBuf;
 use texts::Texts;
 use ways::{Measured, Way};
 
-/// Sequences at once. Where nothing else is asked for, that of the backend `cpu`.
+/// Sequences at once while sentences are classified.
 const SLOTS: usize = 32;
+
+/// Tokens of a sequence: a prefill of 512, and room.
+const CONTEXT: usize = 640;
 
 /// Arguments of `bench classify`.
 #[derive(Debug, clap::Args)]
@@ -106,6 +109,7 @@ impl Bench<'_> {
     fn load(
         &self,
         context_len: usize,
+        batch: usize,
         twice: impl Fn(&str) -> bool,
     ) -> Result<Vec<(Candidate, bool)>> {
         let args = self.args;
@@ -127,7 +131,7 @@ impl Bench<'_> {
                         checkpoint: &self.checkpoint,
                         threads: self.threads,
                         context_len,
-                        batch: SLOTS,
+                        batch,
                         prefix_cache: (!shares).then_some(0),
                     };
                     all.push((Candidate::of_backend(&backend, &form, loading)?, shares));
@@ -138,7 +142,7 @@ impl Bench<'_> {
     }
 
     fn classify(&self, sentences: usize, rounds: usize) -> Result<(Texts, Vec<Measured>)> {
-        let loaded = self.load(640, |backend| backend != "llama_cpp")?;
+        let loaded = self.load(CONTEXT, SLOTS, |backend| backend != "llama_cpp")?;
         let models: Vec<_> = loaded.iter().filter_map(|(c, _)| c.model()).collect();
         eprintln!("making {sentences} sentences");
         let texts = Texts::new(&models, sentences)?;
@@ -161,7 +165,8 @@ impl Bench<'_> {
     }
 
     fn latency(&self) -> Result<Vec<latency::Latency>> {
-        let loaded = self.load(self.args.arriving + latency::ROOM, |_| false)?;
+        let loaded =
+            self.load(self.args.arriving + latency::ROOM, latency::STREAMS + 1, |_| false)?;
         let measure = |(candidate, _): &(Candidate, bool)| {
             eprintln!("streams beside a long prompt on {}", candidate.facts.name());
             latency::measure(candidate, &self.checkpoint.end_tokens, self.args.arriving)

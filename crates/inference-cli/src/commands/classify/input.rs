@@ -106,10 +106,10 @@ impl Input {
                     .buffer_capacity(BUFFER)
                     .from_reader(source);
                 let header = match args.no_header {
-                    true => ByteRecord::new(),
-                    false => source.byte_headers().map_err(|e| of_csv(&path, e))?.clone(),
+                    true => None,
+                    false => Some(source.byte_headers().map_err(|e| of_csv(&path, e))?),
                 };
-                let column = column(&args.column, &header)
+                let column = column(&args.column, header)
                     .map_err(|e| Failure::Input(format!("{}: {e}", path.display())))?;
                 Kind::Csv { source, column }
             }
@@ -230,20 +230,17 @@ fn of_json(line: &[u8], field: &str) -> Text {
 }
 
 /// The place of a column, from 0, that is named or numbered from 1.
-fn column(name: &str, header: &ByteRecord) -> std::result::Result<usize, String> {
-    if let Some(column) = header.iter().position(|h| h.trim_ascii() == name.as_bytes()) {
-        return Ok(column);
-    }
-    if let Ok(number @ 1..) = name.parse::<usize>()
-        && (header.is_empty() || number <= header.len())
-    {
-        return Ok(number - 1);
-    }
-    if header.is_empty() {
-        return Err(format!("--column {name}: without a header, columns are numbers from 1"));
-    }
-    let all: Vec<_> = header.iter().map(String::from_utf8_lossy).collect();
-    Err(format!("no column {name:?} (--column); there are {}", all.join(", ")))
+fn column(name: &str, header: Option<&ByteRecord>) -> std::result::Result<usize, String> {
+    let number = name.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+    let Some(header) = header else {
+        let reason = format!("--column {name}: without a header, columns are numbers from 1");
+        return number.ok_or(reason);
+    };
+    let named = header.iter().position(|h| h.trim_ascii() == name.as_bytes());
+    named.or(number.filter(|number| *number < header.len())).ok_or_else(|| {
+        let all: Vec<_> = header.iter().map(String::from_utf8_lossy).collect();
+        format!("no column {name:?} (--column) in the header, which has: {}", all.join(", "))
+    })
 }
 
 fn of_csv(path: &Path, error: csv::Error) -> Failure {
@@ -318,7 +315,7 @@ mod tests {
         let tabs = b"1\tone\n2\ttwo\n";
         let args = ["a.tsv", "--no-header", "--column", "2"];
         assert_eq!(all(&args, tabs), owned(&[("one", true), ("two", true)]));
-        for (column, reason) in [("body", "there are id, text"), ("3", "there are"), ("0", "no")] {
+        for (column, reason) in [("body", "has: id, text"), ("3", "has:"), ("0", "has:")] {
             let error = input(&["a.csv", "--column", column], bytes).err().unwrap();
             assert!(error.line().unwrap().contains(reason), "{error:?}");
         }
