@@ -122,9 +122,22 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// The largest logit; −∞ where there is none.
+pub(crate) fn largest(logits: &[f32]) -> f32 {
+    // Some beside each other, for that is vectorised and one after the other is not.
+    let (parts, rest) = logits.as_chunks::<16>();
+    let mut most = [f32::NEG_INFINITY; 16];
+    for part in parts {
+        for (most, logit) in most.iter_mut().zip(part) {
+            *most = if logit > most { *logit } else { *most };
+        }
+    }
+    most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
 /// The natural logarithm of the probability of each of `ids`, and of the `n` most likely tokens (best first, then by id).
 pub fn logprobs(logits: &[f32], ids: &[u32], n: usize) -> (Vec<f32>, Vec<TokenLogprob>) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = largest(logits);
     let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
     let norm = max + sum.ln() as f32;
     let of = |id: u32| logits.get(id as usize).map_or(f32::NEG_INFINITY, |l| l - norm);

@@ -10,7 +10,7 @@ pub(crate) use score::score;
 use crate::{
     Tokenizer,
     generation::{Limits, Shared},
-    sampling::{check, logprobs},
+    sampling::{check, largest, logprobs},
 };
 use branches::{Branch, Branches, Place};
 use inference_core::{Error, Metrics, Result, Token};
@@ -99,7 +99,7 @@ impl Scoring {
 
 /// The id of the largest logit, of equal ones the first.
 fn most_likely(logits: &[f32]) -> u32 {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = largest(logits);
     logits.iter().position(|l| *l == max).unwrap_or_default() as u32
 }
 
