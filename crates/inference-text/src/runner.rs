@@ -234,8 +234,8 @@ fn run<F: Forward>(
         }
         scheduler.sweep(|task| task.end_if_interrupted(&|| forward.memory()));
         let began = Instant::now();
-        let room = pace.prompt_tokens(scheduler.decoding());
-        let step = scheduler.next_step(forward, room);
+        let decoding = scheduler.decoding();
+        let step = scheduler.next_step(forward, pace.prompt_tokens(decoding));
         if step.is_empty() {
             continue;
         }
@@ -249,8 +249,7 @@ fn run<F: Forward>(
                     let rows = advance.rows.start * vocab..advance.rows.end * vocab;
                     advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
                 });
-                let decoding = step.spans.iter().filter(|s| s.rows.len() == 1).count();
-                let prompt_tokens = step.tokens.len() - decoding;
+                let prompt_tokens = step.tokens.len().saturating_sub(decoding);
                 pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
             }
             Err(error) => {

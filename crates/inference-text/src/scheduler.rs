@@ -118,9 +118,10 @@ impl<T> Scheduler<T> {
         self.waiting.insert(before, sequence);
     }
 
-    /// How many sequences decode: all but one of their tokens are in the cache.
+    /// How many sequences decode: of what they have generated, the last token alone is not in the cache. A prompt whose
+    /// beginning was found there does not.
     pub fn decoding(&self) -> usize {
-        self.running.iter().filter(|s| s.left() == 1).count()
+        self.running.iter().filter(|s| s.left() == 1 && s.tokens.len() > s.rope_len).count()
     }
 
     /// Whether there is nothing to do.

@@ -343,3 +343,18 @@ fn short_prompts_end_before_a_long_one_that_came_first() {
     }
     assert_eq!(ends(&mut scheduler, 64), [1, 2, 3, 0]);
 }
+
+#[test]
+fn a_prompt_that_is_in_the_cache_does_not_decode_but_its_continuation_does() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 4).sharing(100), 2);
+    alone(&mut scheduler, (0..16).collect(), 2);
+    scheduler.add(Sequence::new((0..16).collect(), Wanted::Last, ()));
+    for decoding in [0, 1, 1] {
+        let step = scheduler.next_step(&mut NoReuse, 64);
+        assert_eq!((step.tokens.len(), scheduler.decoding()), (1, decoding));
+        scheduler.finish_step(&step, |seq, _| {
+            seq.tokens.push(7);
+            Flow::Continue
+        });
+    }
+}
