@@ -121,10 +121,10 @@ impl Answer {
 
 /// A text of a few words, which may begin as others do.
 fn text(random: &mut Random, words: usize) -> String {
-    let mut text = (*random.pick(&BEGINNINGS)).to_owned();
+    let mut text = random.pick::<&str>(&BEGINNINGS).to_string();
     for _ in 0..=random.below(words) {
         text.push(' ');
-        text.push_str(random.pick(&WORDS));
+        text.push_str(random.pick::<&str>(&WORDS));
     }
     text
 }
@@ -141,7 +141,7 @@ pub(super) fn all(model: &dyn TextModel, count: usize, random: &mut Random) -> R
             }
             5 | 6 => Question::Classify((0..=random.below(6)).map(|_| text(random, 20)).collect()),
             _ => {
-                let pair = |_| (text(random, 20), format!(" {}", random.pick(&WORDS[..8])));
+                let pair = |_| (text(random, 20), format!(" {}", random.pick::<&str>(&WORDS[..8])));
                 Question::Score((0..3).map(pair).collect())
             }
         };

@@ -185,7 +185,7 @@ impl Soak<'_> {
         thread::scope(|scope| {
             for caller in 0..self.args.callers as u64 {
                 let (wrong, is_wrong) = (&wrong, &is_wrong);
-                let mut random = Random::new(self.args.seed ^ (epoch << 32) ^ (caller + 1) << 16);
+                let mut random = Random::new(self.args.seed ^ (epoch << 32) ^ ((caller + 1) << 16));
                 scope.spawn(move || {
                     while Instant::now() < end && !is_wrong.load(Relaxed) {
                         let done = caller::call(self.model, cases, &mut random, &self.counts);
