@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// Streams that decode.
@@ -64,7 +64,7 @@ pub(super) fn measure(
         .map(|i| prompt::common(&[model], SHORT, (1 << 50) + 1 + i))
         .collect::<Result<_>>()?;
     let (ready, done) = (Barrier::new(STREAMS + 1), AtomicBool::new(false));
-    let (streams, came, first) = thread::scope(|scope| {
+    let (streams, came, first): (Vec<Vec<Instant>>, _, _) = thread::scope(|scope| {
         let stream = |text| {
             let (options, ready, done) = (&options, &ready, &done);
             scope.spawn(move || arrivals(model, text, options, ready, done))
@@ -84,7 +84,7 @@ pub(super) fn measure(
         Ok::<_, String>((streams, came, first?))
     })?;
     let intervals = |from: usize, within: &dyn Fn(Instant, Instant) -> bool| -> Vec<f64> {
-        let pairs = streams.iter().flat_map(|s: &Vec<Instant>| s[from..].windows(2));
+        let pairs = streams.iter().flat_map(|s| s.get(from..).unwrap_or_default().windows(2));
         let within = pairs.filter(|pair| within(pair[0], pair[1]));
         within.map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()
     };
@@ -135,9 +135,4 @@ fn arrivals(
         (Err(error), _) | (_, Some(error)) => Err(error),
         _ => Ok(all),
     }
-}
-
-/// Milliseconds.
-pub(super) fn milliseconds(seconds: f64) -> f64 {
-    Duration::from_secs_f64(seconds).as_secs_f64() * 1e3
 }

@@ -1,7 +1,7 @@
 //! What was measured, as a table and as JSON.
 
 use super::{
-    latency::{Latency, milliseconds},
+    latency::Latency,
     texts::Texts,
     ways::{Kind, Measured},
 };
@@ -141,10 +141,10 @@ impl Report {
                 l.streams,
                 l.prompt_tokens,
                 l.first_token,
-                milliseconds(l.usual.median),
-                milliseconds(l.usual.min),
-                milliseconds(l.usual.max),
-                milliseconds(l.longest),
+                1e3 * l.usual.median,
+                1e3 * l.usual.min,
+                1e3 * l.usual.max,
+                1e3 * l.longest,
                 l.delay()
             )?;
         }
