@@ -7,6 +7,7 @@ mod kernels;
 mod kl;
 mod limits;
 mod make_model;
+mod soak;
 mod tidy;
 
 use clap::{Parser, Subcommand};
@@ -34,6 +35,8 @@ enum Task {
     ToGguf(gguf::Args),
     /// List the fixtures and verify them
     Fixtures(fixtures::Args),
+    /// Have many callers use one model for a long time, and compare what they get
+    Soak(soak::Args),
     /// Compile all GPU kernels for all AMD architectures, and see that none spills
     Kernels(kernels::Args),
     /// Check and lint what is compiled on Apple silicon alone
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::MakeModel(args) => make_model::run(&args),
         Task::ToGguf(args) => gguf::run(&args),
         Task::Fixtures(args) => fixtures::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Kernels(args) => kernels::run(&args),
         Task::CheckMetal => check_metal::run(),
         Task::Tidy => tidy::run(),

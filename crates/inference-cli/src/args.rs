@@ -1,10 +1,13 @@
 //! The command line: flags, and the options of the library that they stand for.
 
+mod classify;
+
+pub(crate) use classify::{Classify, Format};
+
 use crate::parse;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use inference::{
-    CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers,
-    LoadOptions, QuantiseOptions,
+    CacheDtype, CancelToken, DeviceChoice, GenerateOptions, GpuLayers, LoadOptions, QuantiseOptions,
 };
 use serde_json::Value;
 use std::{path::PathBuf, time::Duration};
@@ -40,7 +43,7 @@ pub(crate) enum Command {
     Generate(Box<Generate>),
     /// Talk with a model
     Chat(Box<Chat>),
-    /// Name the category of each line of a file
+    /// Name the category of each text of a file
     Classify(Box<Classify>),
     /// Write a copy of a model with fewer bits a weight
     #[command(visible_alias = "quantize")]
@@ -110,57 +113,6 @@ pub(crate) struct Chat {
     /// Print token counts, tokens/s, the time to the first token and the peak memory to stderr after each answer
     #[arg(long)]
     pub(crate) metrics: bool,
-}
-
-/// Arguments of `classify`.
-#[derive(Debug, Args)]
-#[command(after_help = "One JSON object a line comes out, in the order of the input:
-  with --labels     {\"text\", \"label\", \"probability\", \"labels\": {LABEL: PROBABILITY, ...}}
-  without           {\"text\", \"token\", \"id\", \"logprob\"}: the most likely token after the text
-  for a bad line    {\"text\", \"error\"}; the other lines are not affected
-
-With --labels a text is put into this template, unless --template gives another:
-  Classify this text into exactly one category: {labels}.\\n\\nText: {text}\\n\\nCategory:
-Without, it stands for itself: {text}
-In a template \\n is a line break, {labels} is the labels with commas between, {text} is the line.
-What stands before {text} is the same for all lines and computed once.
-
-Example:
-  inference classify MODEL --labels positive,negative reviews.txt | jq -r .label")]
-pub(crate) struct Classify {
-    /// The model and how to load it.
-    #[command(flatten)]
-    pub(crate) model: ModelArgs,
-    /// A file with one text per line; `-` is standard input
-    pub(crate) file: PathBuf,
-    /// Only these compete, separated by commas
-    #[arg(long, value_name = "LABELS", value_delimiter = ',')]
-    pub(crate) labels: Vec<String>,
-    /// The prompt around each text
-    #[arg(long, value_parser = parse::unescape)]
-    pub(crate) template: Option<String>,
-    /// Most lines that are classified together
-    #[arg(long, value_name = "LINES", default_value_t = 64,
-          value_parser = clap::value_parser!(u16).range(1..))]
-    pub(crate) batch: u16,
-    /// Add the log-probabilities of the N most likely tokens, as top_logprobs
-    #[arg(long, value_name = "N")]
-    pub(crate) logprobs: Option<usize>,
-    /// Time limit of each batch of lines, such as 30s
-    #[arg(long, value_name = "TIME", value_parser = parse::duration)]
-    pub(crate) timeout: Option<Duration>,
-}
-
-impl Classify {
-    /// What the library is asked for; the token's own log-probability always is reported.
-    pub(crate) fn options(&self, cancel: CancelToken) -> ClassifyOptions {
-        let mut options = ClassifyOptions::default()
-            .labels(self.labels.iter().map(|l| l.trim()))
-            .logprobs(self.logprobs.unwrap_or(0))
-            .cancel(cancel);
-        options.timeout = self.timeout;
-        options
-    }
 }
 
 /// Arguments of `quantise`.
@@ -302,6 +254,9 @@ pub(crate) struct ModelArgs {
     /// Most memory for weights and cache together, such as 8GiB
     #[arg(long, value_name = "SIZE", value_parser = parse::bytes, help_heading = "Loading")]
     memory_limit: Option<u64>,
+    /// Most memory for keys and values that are kept for prompts that begin alike, such as 1GiB; 0 keeps none
+    #[arg(long, value_name = "SIZE", value_parser = parse::bytes_or_none, help_heading = "Loading")]
+    prefix_cache: Option<u64>,
     /// Threads of a CPU backend; default: one per physical core
     #[arg(long, value_name = "N", help_heading = "Loading")]
     threads: Option<usize>,
@@ -319,6 +274,7 @@ impl ModelArgs {
         options.exact_activations = self.exact_activations;
         options.cache_dtype = self.cache_dtype;
         options.memory_limit = self.memory_limit;
+        options.prefix_cache = self.prefix_cache;
         options.threads = self.threads;
         options
     }
@@ -427,7 +383,7 @@ mod tests {
                     --repeat-penalty 1.1 --presence-penalty -0.5 --frequency-penalty 0.25 --logit-bias 5=-inf \
                     --logit-bias 6=1 --seed 9 --stop a --stop \\n --stop-token 7 --logprobs 2 --timeout 30s \
                     --var thinking=false --backend cpu --context-len 100 --gpu-layers none --parallel-slots 2 \
-                    --device 1 --quantise 4 --cache-dtype bf16 --memory-limit 8GiB --threads 2";
+                    --device 1 --quantise 4 --cache-dtype bf16 --memory-limit 8GiB --prefix-cache 0 --threads 2";
         let cli = Cli::try_parse_from(line.split_whitespace()).unwrap();
         let Command::Generate(args) = cli.command else { panic!("not generate") };
         let o = args.options.options().unwrap();
@@ -449,6 +405,6 @@ mod tests {
         assert_eq!((l.gpu_layers, l.parallel_slots), (GpuLayers::None, Some(2)));
         assert_eq!((l.device, l.quantise), (Some(DeviceChoice::Index(1)), Some(4)));
         assert_eq!((l.cache_dtype, l.memory_limit), (Some(CacheDtype::Bf16), Some(8 << 30)));
-        assert_eq!(l.threads, Some(2));
+        assert_eq!((l.prefix_cache, l.threads), (Some(0), Some(2)));
     }
 }

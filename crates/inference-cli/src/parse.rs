@@ -26,6 +26,19 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     Ok(bytes as u64)
 }
 
+/// The same, or 0.
+pub(crate) fn bytes_or_none(text: &str) -> Result<u64, String> {
+    if text.trim() == "0" { Ok(0) } else { bytes(text) }
+}
+
+/// One character of one byte; `\t` is a tab.
+pub(crate) fn delimiter(text: &str) -> Result<u8, String> {
+    match unescape(text).unwrap_or_default().as_bytes() {
+        [byte] => Ok(*byte),
+        _ => Err("it must be a single character of one byte, such as ; or \\t".to_owned()),
+    }
+}
+
 /// A time: `30s`, `500ms`, `2m`, `1h`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = number_and_unit(text)?;
@@ -154,6 +167,13 @@ mod tests {
         assert_eq!(gpu_layers("12"), Ok(GpuLayers::Count(12)));
         assert_eq!(device("0"), Ok(DeviceChoice::Index(0)));
         assert_eq!(device("0000:03:00.0"), Ok(DeviceChoice::Id("0000:03:00.0".to_owned())));
+    }
+
+    #[test]
+    fn delimiters() {
+        assert_eq!([delimiter(";"), delimiter("\\t")], [Ok(b';'), Ok(b'\t')]);
+        assert!(delimiter("").is_err() && delimiter(";;").is_err() && delimiter("é").is_err());
+        assert_eq!((bytes_or_none("0"), bytes_or_none("1KiB")), (Ok(0), Ok(1024)));
     }
 
     #[test]

@@ -50,6 +50,12 @@ fn help_of_a_command_shows_every_option() {
         assert!(generate.contains(&format!("--{flag}")), "--{flag} is missing in:\n{generate}");
     }
     let classify = stdout(&inference(&["classify", "--help"]));
+    for flag in "format column no-header delimiter output resume metrics labels template calibrate label-scoring batch \
+                 logprobs timeout prefix-cache"
+        .split_whitespace()
+    {
+        assert!(classify.contains(&format!("--{flag}")), "--{flag} is missing in:\n{classify}");
+    }
     assert!(classify.contains("Classify this text into exactly one category"), "{classify}");
     let chat = stdout(&inference(&["chat", "--help"]));
     for command in ["/system", "/reset", "/exit", "/help", "--system"] {
@@ -70,6 +76,10 @@ fn wrong_usage_is_code_2() {
         &["generate", "m", "p", "--var", "a=yes"],
         &["generate", "m", "p", "--system", "without --chat"],
         &["classify", "m", "-", "--batch", "0"],
+        &["classify", "m", "-", "--resume"],
+        &["classify", "m", "-", "--calibrate"],
+        &["classify", "m", "-", "--format", "xml"],
+        &["classify", "m", "-", "--delimiter", "ab"],
         &["quantise", "m"],
         &["quantise", "m", "out", "--bits", "four"],
     ] {
@@ -98,6 +108,8 @@ fn bad_input_is_one_line_on_stderr_and_code_1() {
         (&["classify", "nowhere", "no-such-file.txt"], "no-such-file.txt"),
         (&["classify", "nowhere", "-", "--template", "no place"], "{text}"),
         (&["classify", "nowhere", "-", "--labels", "a,a"], "labels"),
+        (&["classify", "nowhere", "-", "--format", "csv"], "no column"),
+        (&["classify", "nowhere", "-", "-o", empty], empty),
         (&["list", "no-such-folder"], "no-such-folder"),
     ] {
         let output = inference(args);

@@ -1,46 +1,12 @@
 //! The program from outside, with the model that the fixtures hold.
 
-use serde_json::Value;
+mod common;
+
+use common::{MODEL, command, objects, run, run_with_input, text};
 use std::{
-    io::{BufRead, BufReader, Read, Write},
-    path::Path,
-    process::{Command, Output, Stdio},
+    io::{BufRead, BufReader, Read},
+    process::{Command, Stdio},
 };
-
-const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models-fixtures/storyteller");
-const LABELS: &str = "technical,creative,ethical,casual";
-
-fn command(args: &[&str]) -> Command {
-    assert!(Path::new(MODEL).join("config.json").exists(), "the fixture storyteller is missing");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_inference"));
-    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null()).stderr(Stdio::piped());
-    command
-}
-
-fn run(args: &[&str]) -> Output {
-    let output = command(args).output().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-fn run_with_input(args: &[&str], input: &[u8]) -> Output {
-    let mut child = command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let writer = std::thread::spawn(move || stdin.write_all(&input));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output
-}
-
-fn text(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn objects(output: &Output) -> Vec<Value> {
-    text(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
 
 #[test]
 fn generate_is_repeatable_and_ends_its_line() {
@@ -95,41 +61,6 @@ fn chat_by_standard_input_answers_each_line_and_knows_its_commands() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("/system TEXT"));
     let single = run(&["generate", MODEL, "Hello!", "--chat", "--max-tokens", "24"]);
     assert!(text(&output).starts_with(text(&single).as_str()), "{:?}", text(&output));
-}
-
-#[test]
-fn classify_keeps_the_order_and_a_bad_line_is_its_own() {
-    let input = b"The kernel allocates 64 bytes.\n\xff\nThe moon whispers forgotten songs.\n\n";
-    let objects = objects(&run_with_input(&["classify", MODEL, "-", "--labels", LABELS], input));
-    assert_eq!(objects.len(), 4);
-    assert_eq!(objects[0]["text"], "The kernel allocates 64 bytes.");
-    assert_eq!(objects[0]["label"], "technical");
-    assert_eq!(objects[2]["label"], "creative");
-    assert!(objects[1]["error"].is_string() && objects[3]["error"].is_string());
-    let sum: f64 =
-        objects[0]["labels"].as_object().unwrap().values().map(|p| p.as_f64().unwrap()).sum();
-    assert!((sum - 1.0).abs() < 1e-3, "{sum}");
-}
-
-#[test]
-fn classify_in_batches_of_any_size_gives_the_same_labels() {
-    let input: String = (0..70).map(|i| format!("The cache stores {i} bytes.\n")).collect();
-    let labels = |batch: &str| -> Vec<String> {
-        let args = ["classify", MODEL, "-", "--labels", LABELS, "--batch", batch];
-        objects(&run_with_input(&args, input.as_bytes()))
-            .iter()
-            .map(|o| format!("{} {}", o["text"], o["label"]))
-            .collect()
-    };
-    assert_eq!(labels("64"), labels("1"));
-}
-
-#[test]
-fn classify_without_labels_names_the_token() {
-    let input = b"Once upon a\n";
-    let objects = objects(&run_with_input(&["classify", MODEL, "-", "--logprobs", "2"], input));
-    assert!(objects[0]["token"].is_string() && objects[0]["logprob"].is_f64(), "{}", objects[0]);
-    assert_eq!(objects[0]["top_logprobs"].as_array().unwrap().len(), 2);
 }
 
 #[test]

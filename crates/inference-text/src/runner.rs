@@ -254,8 +254,8 @@ fn run<F: Forward>(
         }
         scheduler.sweep(|task| task.end_if_interrupted(&|| forward.memory()));
         let began = Instant::now();
-        let room = pace.prompt_tokens(scheduler.decoding());
-        let step = scheduler.next_step(forward, room);
+        let decoding = scheduler.decoding();
+        let step = scheduler.next_step(forward, pace.prompt_tokens(decoding));
         if step.is_empty() {
             continue;
         }
@@ -269,8 +269,7 @@ fn run<F: Forward>(
                 scheduler.finish_step(&step, |sequence, advance| {
                     advance_task(sequence, &advance, &mut logits, began, &memory)
                 });
-                let decoding = step.spans.iter().filter(|s| s.rows.len() == 1).count();
-                let prompt_tokens = step.tokens.len() - decoding;
+                let prompt_tokens = step.tokens.len().saturating_sub(decoding);
                 pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
             }
             Err(error) => {

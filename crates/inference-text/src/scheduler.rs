@@ -1,14 +1,19 @@
 //! Which sequences run in the next step. Pure: no clock, no channel, no device.
 
 mod sequence;
+mod shares;
 
 pub use sequence::{Sequence, Wanted};
+use shares::shares;
 
 use crate::{
     blocks::BlockPool,
     step::{BlockCopy, Lengths, Step},
 };
+<<<<<<< HEAD
 use inference_core::Priority;
+=======
+>>>>>>> callers
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -111,9 +116,16 @@ impl<T> Scheduler<T> {
         self.waiting.insert(behind, sequence);
     }
 
-    /// How many sequences decode: all but one of their tokens are in the cache.
+    /// Makes one wait that has run: the first of its priority.
+    fn put_back(&mut self, sequence: Sequence<T>) {
+        let before = self.waiting.partition_point(|s| s.priority > sequence.priority);
+        self.waiting.insert(before, sequence);
+    }
+
+    /// How many sequences decode: of what they have generated, the last token alone is not in the cache. A prompt whose
+    /// beginning was found there does not.
     pub fn decoding(&self) -> usize {
-        self.running.iter().filter(|s| s.left() == 1).count()
+        self.running.iter().filter(|s| s.left() == 1 && s.tokens.len() > s.rope_len).count()
     }
 
     /// Whether there is nothing to do.
@@ -140,7 +152,12 @@ impl<T> Scheduler<T> {
         });
     }
 
+<<<<<<< HEAD
     /// One token of each running sequence that decodes, and at most `room` prompt tokens: see [`shares`].
+=======
+    /// One token of each running sequence that decodes, and at most `room` prompt tokens, half of them for the oldest
+    /// prompt and the rest for the shortest.
+>>>>>>> callers
     /// A sequence that can't grow makes the last one give up its blocks and start over.
     pub fn next_step(&mut self, reuse: &mut impl Reuse, room: usize) -> Step {
         self.restart_those_that_crossed();
@@ -179,7 +196,11 @@ impl<T> Scheduler<T> {
         step
     }
 
+<<<<<<< HEAD
     /// Makes those wait, first of their priority, that have grown beyond the length where all is computed anew.
+=======
+    /// Makes those wait that have grown beyond the length where all is computed anew.
+>>>>>>> callers
     fn restart_those_that_crossed(&mut self) {
         let Some(length) = self.lengths.restart_above else { return };
         let crossed = |s: &Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
@@ -188,6 +209,7 @@ impl<T> Scheduler<T> {
             self.left.push(seq.slot);
             seq.leave(&mut self.pool, self.lengths);
             seq.rope_len = seq.tokens.len();
+<<<<<<< HEAD
             self.wait_first(seq);
         }
     }
@@ -198,6 +220,12 @@ impl<T> Scheduler<T> {
         self.waiting.insert(before, sequence);
     }
 
+=======
+            self.put_back(seq);
+        }
+    }
+
+>>>>>>> callers
     /// Gives every running sequence the blocks for its tokens, preempting the last where there are too few.
     fn grow_running(&mut self) {
         let mut i = 0;
@@ -212,7 +240,11 @@ impl<T> Scheduler<T> {
             last.leave(&mut self.pool, self.lengths);
             self.left.push(last.slot);
             last.preemptions += 1;
+<<<<<<< HEAD
             self.wait_first(last);
+=======
+            self.put_back(last);
+>>>>>>> callers
         }
     }
 
@@ -242,7 +274,11 @@ impl<T> Scheduler<T> {
         }
     }
 
+<<<<<<< HEAD
     /// Whether somebody who comes before `seq`, or as soon, is computing tokens that it begins with as well.
+=======
+    /// Whether somebody of no lower priority is computing tokens that `seq` begins with as well.
+>>>>>>> callers
     fn is_worth_waiting(&self, seq: &Sequence<T>) -> bool {
         let turn = |s: &Sequence<T>| self.lengths.turn(s.rope_len);
         let most = seq.reusable().min(self.lengths.alike_up_to(seq.rope_len));
@@ -306,29 +342,6 @@ impl<T> Scheduler<T> {
             !leaves
         });
     }
-}
-
-/// Shares out `room` tokens among prompts of these priorities, which do not rise, and lengths: what each gets.
-///
-/// A higher priority takes what it needs. Among equals the first, which is the oldest, gets half at least, so that it
-/// gets on whoever else comes; the rest goes to the shortest first, which are soon done, so that they need not wait for
-/// a long one that came before.
-fn shares(prompts: &[(Priority, usize)], mut room: usize) -> Vec<usize> {
-    let mut all = vec![0; prompts.len()];
-    let mut give = |to: usize, most: usize, room: &mut usize| {
-        let more = (prompts[to].1 - all[to]).min(most).min(*room);
-        all[to] += more;
-        *room -= more;
-    };
-    let mut from = 0;
-    for equals in prompts.chunk_by(|a, b| a.0 == b.0) {
-        give(from, room.div_ceil(2), &mut room);
-        let mut order: Vec<_> = (from..from + equals.len()).collect();
-        order.sort_by_key(|&i| prompts[i].1);
-        order.into_iter().for_each(|i| give(i, usize::MAX, &mut room));
-        from += equals.len();
-    }
-    all
 }
 
 #[cfg(test)]

@@ -85,6 +85,8 @@ pub(super) struct Loading<'a> {
     pub(super) context_len: usize,
     /// Most sequences at once.
     pub(super) batch: usize,
+    /// Bytes that are kept for prompts that begin alike; `None`: as many as the backend likes.
+    pub(super) prefix_cache: Option<u64>,
 }
 
 impl Candidate {
@@ -95,6 +97,7 @@ impl Candidate {
         // Every prompt is computed, whatever ran before.
         options.prefix_cache = Some(0);
         options.quantise = form.quantise;
+        options.prefix_cache = loading.prefix_cache;
         if on_cpu {
             options = options.threads(loading.threads);
         }

@@ -3,6 +3,7 @@
 mod apple;
 mod candidate;
 mod checkpoint;
+mod classify;
 mod grid;
 mod measure;
 mod peer;
@@ -66,7 +67,11 @@ all of the machine's instructions only if it is built so:
   RUSTFLAGS=\"-C target-cpu=native\" cargo run --release -p xtask --features llama-cpp -- \\
     bench FOLDER --grid --quantise 4,8 --gguf-type q4_0,q4_k_m,q8_0 --backends cpu,llama_cpp \\
     --peers openvino:int4,openvino:int4-f32,openvino:int8,openvino:int8-f32")]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
+    /// Something else to measure.
+    #[command(subcommand)]
+    task: Option<Task>,
     /// Folders of models, with safetensors, GGUF files or both; or single GGUF files
     #[arg(required = true)]
     models: Vec<PathBuf>,
@@ -115,6 +120,12 @@ pub(crate) struct Args {
     plot: Option<PathBuf>,
 }
 
+#[derive(Debug, clap::Subcommand)]
+enum Task {
+    /// Measure classification behind one instruction, and streams beside a long prompt
+    Classify(classify::Args),
+}
+
 fn at_least_one(text: &str) -> Result<usize> {
     match text.parse() {
         Ok(0) | Err(_) => Err("it must be a number of at least 1".to_owned()),
@@ -156,6 +167,9 @@ impl Args {
 
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result {
+    if let Some(Task::Classify(args)) = &args.task {
+        return classify::run(args);
+    }
     let machine = Machine::here();
     let threads = args.check(machine.cores)?;
     let cells = args.cells();
@@ -218,6 +232,14 @@ mod tests {
         for wrong in ["m --grid --prompt 16", "m --prompt 16,0", "m --batch x", "m --prompt 1,,2"] {
             assert!(cells(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn classification_is_a_task_of_its_own() {
+        let task = |line| parse(line).map(|a| a.task.is_some()).map_err(|e| e.kind());
+        assert_eq!(task("m"), Ok(false));
+        assert_eq!(task("classify m --quantise 8 --short"), Ok(true));
+        assert!(task("classify").is_err() && task("classify m --short --rounds 2").is_err());
     }
 
     #[test]

@@ -36,10 +36,11 @@ pub(super) fn compare(
         threads,
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),
+        prefix_cache: None,
     };
     let asked = args.asked(&checkpoint.dtype);
     let mut candidates = Vec::new();
-    for (backend, forms) in backends(args, path, asked)? {
+    for (backend, forms) in backends(&args.backends, path, asked)? {
         for form in forms {
             eprintln!("{}: loading on {backend}", form.source.display());
             candidates.push(Candidate::of_backend(&backend, &form, loading)?);
@@ -66,14 +67,18 @@ pub(super) fn compare(
 }
 
 /// The backends that are named, or else all that can, and the forms that each loads.
-fn backends(args: &Args, path: &Path, asked: Asked<'_>) -> Result<Vec<(String, Vec<Form>)>> {
+pub(super) fn backends(
+    named: &[String],
+    path: &Path,
+    asked: Asked<'_>,
+) -> Result<Vec<(String, Vec<Form>)>> {
     let forms = |name: &str| match registry().get(name) {
         Some(b) => asked.forms(path, |f| b.reads(f)),
         // The registry knows best what to say of a name that it does not have.
         None => Ok(vec![Form { source: path.to_owned(), quantise: None }]),
     };
-    if !args.backends.is_empty() {
-        return args.backends.iter().map(|name| Ok((name.clone(), forms(name)?))).collect();
+    if !named.is_empty() {
+        return named.iter().map(|name| Ok((name.clone(), forms(name)?))).collect();
     }
     let mut able = Vec::new();
     let mut unable = Vec::new();

@@ -179,7 +179,7 @@ fn copy_tokens<E: Stored>(width: usize, tokens: usize, from: &[E], to: &mut [E])
     for (to, from) in values.chunks_exact_mut(head).zip(from_values.chunks_exact(head)) {
         to[..whole].copy_from_slice(&from[..whole]);
         to[whole..].fill(E::zeroed());
-        if tokens % E::PAIR > 0 {
+        if !tokens.is_multiple_of(E::PAIR) {
             // The last token has the first number of each pair.
             let last = whole..whole + E::PAIR * width;
             let pairs = to[last.clone()].iter_mut().zip(&from[last]);

@@ -1,8 +1,11 @@
 //! What is promised of the scheduler, whatever comes.
 
 use super::*;
+use inference_core::Priority;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+
+const PRIORITIES: [Priority; 3] = [Priority::Normal, Priority::High, Priority::Low];
 
 /// Runs `prompts` (length, tokens to generate) to the end, in place of a model that counts; returns what each one
 /// generated, and how often one was preempted.
@@ -15,9 +18,15 @@ fn run(
     let mut scheduler = Scheduler::new(pool, slots);
     for (id, &(len, _)) in prompts.iter().enumerate() {
         let tokens = (0..len as u32).collect();
+<<<<<<< HEAD
         let priority = [Priority::Normal, Priority::High, Priority::Low][id % 3];
         let task = (id, Vec::new());
         scheduler.add(Sequence::new(tokens, Wanted::Last, task).priority(priority));
+=======
+        scheduler.add(
+            Sequence::new(tokens, Wanted::Last, (id, Vec::new())).priority(PRIORITIES[id % 3]),
+        );
+>>>>>>> callers
     }
     let mut finished = BTreeMap::new();
     let mut preemptions = 0;
@@ -207,10 +216,10 @@ impl Cells {
         for (i, span) in step.spans.iter().enumerate() {
             let first = span.context - span.rows.len();
             let mut number = 0;
-            for position in 0..span.context {
+            for (position, &token) in tokens_of[i][..span.context].iter().enumerate() {
                 let cell = (span.blocks[position / block_len] as usize, position % block_len);
                 let length = rope_lens[i].max(position + 1) as u32;
-                number = self.number(number, tokens_of[i][position], length);
+                number = self.number(number, token, length);
                 if position < first {
                     assert_eq!(self.blocks[cell.0][cell.1], number, "position {position}");
                 } else {
@@ -270,7 +279,7 @@ proptest! {
         let mut done = vec![false; wishes.len()];
         for now in 0..10_000 {
             for (id, wish) in wishes.iter().enumerate().filter(|(_, w)| w.comes == now) {
-                scheduler.add(Sequence::new(prompt(wish), Wanted::Last, id));
+                scheduler.add(Sequence::new(prompt(wish), Wanted::Last, id).priority(PRIORITIES[id % 3]));
             }
             scheduler.sweep(|id| match wishes[*id].leaves {
                 Some(step) if step <= now => { done[*id] = true; Flow::Done }
@@ -317,7 +326,11 @@ fn alone(scheduler: &mut Scheduler<()>, tokens: Vec<u32>, generate: usize) -> (u
     scheduler.add(Sequence::new(tokens, Wanted::Last, ()));
     let mut left = generate;
     while !scheduler.is_idle() {
+<<<<<<< HEAD
         let step = scheduler.next_step(&mut NoReuse, 200);
+=======
+        let step = scheduler.next_step(&mut NoReuse, 64);
+>>>>>>> callers
         computed += step.tokens.len();
         scheduler.finish_step(&step, |seq, advance| {
             if advance.complete {
@@ -373,4 +386,56 @@ fn what_was_not_used_for_the_longest_time_leaves_first() {
     // Two of three are kept; the last token is computed in any case.
     let again = [1, 3, 2].map(|of| alone(&mut scheduler, prompt(of), 1).0);
     assert_eq!(again, [1, 1, 16]);
+}
+
+/// What runs, in the order of their ends: prompts of `len` tokens that each generate one.
+fn ends(scheduler: &mut Scheduler<usize>, room: usize) -> Vec<usize> {
+    let mut ends = Vec::new();
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step(&mut NoReuse, room);
+        scheduler.finish_step(&step, |seq, advance| {
+            if !advance.complete {
+                return Flow::Continue;
+            }
+            ends.push(seq.task);
+            Flow::Done
+        });
+    }
+    ends
+}
+
+#[test]
+fn a_higher_priority_starts_first_and_equals_in_their_order() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 4), 1);
+    for (id, priority) in
+        [Priority::Low, Priority::Normal, Priority::High, Priority::Normal].into_iter().enumerate()
+    {
+        let sequence = Sequence::new(vec![0; 8], Wanted::Last, id);
+        scheduler.add(sequence.priority(priority));
+    }
+    assert_eq!(ends(&mut scheduler, 64), [2, 1, 3, 0]);
+}
+
+#[test]
+fn short_prompts_end_before_a_long_one_that_came_first() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 16), 8);
+    for (id, len) in [800, 10, 20, 400].into_iter().enumerate() {
+        scheduler.add(Sequence::new(vec![0; len], Wanted::Last, id));
+    }
+    assert_eq!(ends(&mut scheduler, 64), [1, 2, 3, 0]);
+}
+
+#[test]
+fn a_prompt_that_is_in_the_cache_does_not_decode_but_its_continuation_does() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 4).sharing(100), 2);
+    alone(&mut scheduler, (0..16).collect(), 2);
+    scheduler.add(Sequence::new((0..16).collect(), Wanted::Last, ()));
+    for decoding in [0, 1, 1] {
+        let step = scheduler.next_step(&mut NoReuse, 64);
+        assert_eq!((step.tokens.len(), scheduler.decoding()), (1, decoding));
+        scheduler.finish_step(&step, |seq, _| {
+            seq.tokens.push(7);
+            Flow::Continue
+        });
+    }
 }
