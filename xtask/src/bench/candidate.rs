@@ -8,7 +8,7 @@ use super::{
     source::{self, Form},
 };
 use crate::Result;
-use inference::{GenerateOptions, LoadOptions, TextModel, registry};
+use inference::{CacheDtype, GenerateOptions, LoadOptions, TextModel, registry};
 use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
 
@@ -79,6 +79,8 @@ pub(super) struct Loading<'a> {
     pub(super) context_len: usize,
     /// Most sequences at once.
     pub(super) batch: usize,
+    /// How a backend keeps keys and values.
+    pub(super) cache_dtype: Option<CacheDtype>,
 }
 
 impl Candidate {
@@ -87,6 +89,7 @@ impl Candidate {
         let on_cpu = ON_CPU.contains(&backend);
         let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
         options.quantise = form.quantise;
+        options.cache_dtype = loading.cache_dtype;
         if on_cpu {
             options = options.threads(loading.threads);
         }

@@ -33,6 +33,7 @@ pub(super) fn compare(
         threads,
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),
+        cache_dtype: args.cache_dtype,
     };
     let asked = args.asked(&checkpoint.dtype);
     let mut candidates = Vec::new();
