@@ -59,12 +59,7 @@ fn setting(text: &str) -> Result<Setting> {
         "backend" => Setting::Backend(value.to_owned()),
         "quantise" => Setting::Quantise(value.parse().map_err(|_| wrong())?),
         "threads" => Setting::Threads(value.parse().map_err(|_| wrong())?),
-        "cache" => Setting::Cache(match value {
-            "f32" => CacheDtype::F32,
-            "f16" => CacheDtype::F16,
-            "bf16" => CacheDtype::Bf16,
-            _ => return Err(wrong()),
-        }),
+        "cache" => Setting::Cache(value.parse().map_err(|_| wrong())?),
         "exact" => Setting::Exact(value.parse().map_err(|_| wrong())?),
         _ => return Err(format!("{key:?} is none of backend, quantise, cache, threads and exact")),
     })

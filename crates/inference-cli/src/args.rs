@@ -248,8 +248,8 @@ pub(crate) struct ModelArgs {
     /// Multiply activations as they are, not rounded to 8 bits (quantised weights) or to bf16: slower
     #[arg(long, help_heading = "Loading")]
     exact_activations: bool,
-    /// How keys and values are stored: f32, f16 or bf16
-    #[arg(long, value_name = "DTYPE", value_parser = parse::cache_dtype, help_heading = "Loading")]
+    /// How keys and values are stored: f32, f16, bf16, or int8 where the backend can
+    #[arg(long, value_name = "DTYPE", help_heading = "Loading")]
     cache_dtype: Option<CacheDtype>,
     /// Most memory for weights and cache together, such as 8GiB
     #[arg(long, value_name = "SIZE", value_parser = parse::bytes, help_heading = "Loading")]

@@ -1,6 +1,6 @@
 //! Values of flags: sizes, durations, pairs, escapes.
 
-use inference::{CacheDtype, DeviceChoice, GpuLayers};
+use inference::{DeviceChoice, GpuLayers};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -75,16 +75,6 @@ pub(crate) fn device(text: &str) -> Result<DeviceChoice, String> {
         Ok(index) => Ok(DeviceChoice::Index(index)),
         Err(_) if text.trim().is_empty() => Err("it is empty".to_owned()),
         Err(_) => Ok(DeviceChoice::Id(text.to_owned())),
-    }
-}
-
-/// `f32`, `f16` or `bf16`.
-pub(crate) fn cache_dtype(text: &str) -> Result<CacheDtype, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "f32" => Ok(CacheDtype::F32),
-        "f16" => Ok(CacheDtype::F16),
-        "bf16" => Ok(CacheDtype::Bf16),
-        _ => Err("use f32, f16 or bf16".to_owned()),
     }
 }
 

@@ -242,6 +242,7 @@ pub struct LoadOptions {
     /// they meet quantised weights (decision 0017), to bf16 where they meet bf16 (decision 0007).
     pub exact_activations: bool,
     /// How keys and values are stored. `None`: as the weights are, but never wider than 32 or narrower than 16 bits.
+    /// [`CacheDtype::Int8`] rounds them.
     pub cache_dtype: Option<CacheDtype>,
     /// Most bytes for weights and cache together. `None`: what the device has free.
     pub memory_limit: Option<u64>,
@@ -378,6 +379,23 @@ pub enum CacheDtype {
     F16,
     /// The upper half of a 32-bit IEEE number.
     Bf16,
+    /// Whole numbers of 8 bits, with a scale for each token and head: half the memory of 16 bits. Not every backend can.
+    Int8,
+}
+
+impl std::str::FromStr for CacheDtype {
+    type Err = Error;
+
+    /// `f32`, `f16`, `bf16` or `int8`, in any case.
+    fn from_str(text: &str) -> Result<Self> {
+        match text.to_ascii_lowercase().as_str() {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
+            "int8" => Ok(Self::Int8),
+            _ => Err(Error::option("cache_dtype", format!("{text:?}; use f32, f16, bf16 or int8"))),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -54,12 +54,14 @@ pub trait Device {
 
     /// Bytes that one cache block of these layers takes.
     fn block_bytes(&self, layers: &[Attention], dtype: CacheDtype) -> u64 {
-        let size = match dtype {
-            CacheDtype::F32 => 4,
-            _ => 2,
+        let bytes = |a: &Attention| match dtype {
+            CacheDtype::F32 => 4 * a.kv_cols(),
+            // And a scale for each head.
+            CacheDtype::Int8 => a.kv_cols() + 4 * a.kv_heads,
+            _ => 2 * a.kv_cols(),
         };
-        let columns: usize = layers.iter().map(|a| 2 * a.kv_cols()).sum();
-        (columns * size * self.block_len()) as u64
+        let token: usize = layers.iter().map(|a| 2 * bytes(a)).sum();
+        (token * self.block_len()) as u64
     }
 
     /// A cache of `blocks` blocks for these layers.

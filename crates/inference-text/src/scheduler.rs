@@ -10,10 +10,6 @@ use crate::{
     blocks::BlockPool,
     step::{BlockCopy, Lengths, Step},
 };
-<<<<<<< HEAD
-use inference_core::Priority;
-=======
->>>>>>> callers
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, VecDeque},
@@ -152,12 +148,8 @@ impl<T> Scheduler<T> {
         });
     }
 
-<<<<<<< HEAD
-    /// One token of each running sequence that decodes, and at most `room` prompt tokens: see [`shares`].
-=======
     /// One token of each running sequence that decodes, and at most `room` prompt tokens, half of them for the oldest
     /// prompt and the rest for the shortest.
->>>>>>> callers
     /// A sequence that can't grow makes the last one give up its blocks and start over.
     pub fn next_step(&mut self, reuse: &mut impl Reuse, room: usize) -> Step {
         self.restart_those_that_crossed();
@@ -196,11 +188,7 @@ impl<T> Scheduler<T> {
         step
     }
 
-<<<<<<< HEAD
-    /// Makes those wait, first of their priority, that have grown beyond the length where all is computed anew.
-=======
     /// Makes those wait that have grown beyond the length where all is computed anew.
->>>>>>> callers
     fn restart_those_that_crossed(&mut self) {
         let Some(length) = self.lengths.restart_above else { return };
         let crossed = |s: &Sequence<T>| s.rope_len <= length && s.tokens.len() > length;
@@ -209,23 +197,10 @@ impl<T> Scheduler<T> {
             self.left.push(seq.slot);
             seq.leave(&mut self.pool, self.lengths);
             seq.rope_len = seq.tokens.len();
-<<<<<<< HEAD
-            self.wait_first(seq);
-        }
-    }
-
-    /// Makes a sequence that was running the first to run again, of its priority.
-    fn wait_first(&mut self, sequence: Sequence<T>) {
-        let before = self.waiting.partition_point(|s| s.priority > sequence.priority);
-        self.waiting.insert(before, sequence);
-    }
-
-=======
             self.put_back(seq);
         }
     }
 
->>>>>>> callers
     /// Gives every running sequence the blocks for its tokens, preempting the last where there are too few.
     fn grow_running(&mut self) {
         let mut i = 0;
@@ -240,11 +215,7 @@ impl<T> Scheduler<T> {
             last.leave(&mut self.pool, self.lengths);
             self.left.push(last.slot);
             last.preemptions += 1;
-<<<<<<< HEAD
-            self.wait_first(last);
-=======
             self.put_back(last);
->>>>>>> callers
         }
     }
 
@@ -274,11 +245,7 @@ impl<T> Scheduler<T> {
         }
     }
 
-<<<<<<< HEAD
-    /// Whether somebody who comes before `seq`, or as soon, is computing tokens that it begins with as well.
-=======
     /// Whether somebody of no lower priority is computing tokens that `seq` begins with as well.
->>>>>>> callers
     fn is_worth_waiting(&self, seq: &Sequence<T>) -> bool {
         let turn = |s: &Sequence<T>| self.lengths.turn(s.rope_len);
         let most = seq.reusable().min(self.lengths.alike_up_to(seq.rope_len));

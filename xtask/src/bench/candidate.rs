@@ -9,7 +9,7 @@ use super::{
     source::{self, Form},
 };
 use crate::Result;
-use inference::{GenerateOptions, LoadOptions, TextModel, registry};
+use inference::{CacheDtype, GenerateOptions, LoadOptions, TextModel, registry};
 use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
 
@@ -87,6 +87,8 @@ pub(super) struct Loading<'a> {
     pub(super) batch: usize,
     /// Bytes that are kept for prompts that begin alike; `None`: as many as the backend likes.
     pub(super) prefix_cache: Option<u64>,
+    /// How a backend keeps keys and values.
+    pub(super) cache_dtype: Option<CacheDtype>,
 }
 
 impl Candidate {
@@ -94,10 +96,9 @@ impl Candidate {
     pub(super) fn of_backend(backend: &str, form: &Form, loading: Loading<'_>) -> Result<Self> {
         let on_cpu = ON_CPU.contains(&backend);
         let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
-        // Every prompt is computed, whatever ran before.
-        options.prefix_cache = Some(0);
         options.quantise = form.quantise;
         options.prefix_cache = loading.prefix_cache;
+        options.cache_dtype = loading.cache_dtype;
         if on_cpu {
             options = options.threads(loading.threads);
         }

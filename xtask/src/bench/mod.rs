@@ -21,6 +21,7 @@ mod table;
 
 use crate::{Result, limits};
 use grid::Cell;
+use inference::CacheDtype;
 use report::{Machine, Report};
 use source::Asked;
 use std::{
@@ -109,6 +110,9 @@ pub(crate) struct Args {
     /// Quantise the weights of safetensors while loading, to so many bits, such as 4,8; backends only
     #[arg(long, value_delimiter = ',')]
     quantise: Vec<u8>,
+    /// How backends keep keys and values: f32, f16, bf16 or int8; default: as the weights are
+    #[arg(long, value_name = "DTYPE")]
+    cache_dtype: Option<CacheDtype>,
     /// Print instead where the time of a step goes on the backend cpu, operation by operation
     #[arg(long, conflicts_with_all = ["backends", "peers", "json", "plot", "seconds"])]
     profile: bool,

@@ -13,7 +13,7 @@ use crate::{
     Result,
     limits::{self, Limits},
 };
-use inference::{Format, GenerateOptions, LoadOptions, TextModel};
+use inference::{CacheDtype, Format, GenerateOptions, LoadOptions, TextModel};
 use inference_cpu::Cpu;
 use std::{
     fmt::Write,
@@ -29,7 +29,7 @@ pub(super) fn run(args: &Args, path: &Path, cells: &[Cell], threads: usize) -> R
     let limits = limits::measure(threads);
     for form in args.asked(&checkpoint.dtype).forms(path, readable)? {
         let profile = Arc::new(Mutex::new(Profile::default()));
-        let model = load(&form, cells, threads, Arc::clone(&profile))?;
+        let model = load(&form, cells, threads, args.cache_dtype, Arc::clone(&profile))?;
         let bits = form.quantise.map_or_else(String::new, |bits| format!(", {bits} bit"));
         println!("{}{bits} on cpu with {threads} threads", form.source.display());
         for cell in cells {
@@ -59,6 +59,7 @@ fn load(
     form: &Form,
     cells: &[Cell],
     threads: usize,
+    cache_dtype: Option<CacheDtype>,
     profile: Arc<Mutex<Profile>>,
 ) -> Result<impl TextModel + use<>> {
     let context = cells.iter().map(|c| c.prompt + c.generate + 1).max().unwrap_or(1);
@@ -67,6 +68,7 @@ fn load(
         LoadOptions::default().context_len(context).threads(threads).parallel_slots(batch);
     options.quantise = form.quantise;
     options.prefix_cache = Some(0);
+    options.cache_dtype = cache_dtype;
     let open = move || Ok(Profiled::new(Cpu::new(threads)?, profile));
     inference_engine::load(&form.source, &options, inference_cpu::setup(), open)
         .map_err(|e| e.to_string())

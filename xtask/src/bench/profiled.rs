@@ -207,7 +207,11 @@ impl<D: Device> Device for Profiled<D> {
     }
 
     fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<D::Cache> {
-        self.now.borrow_mut().cached = if dtype == CacheDtype::F32 { 4 } else { 2 };
+        self.now.borrow_mut().cached = match dtype {
+            CacheDtype::F32 => 4,
+            CacheDtype::Int8 => 1,
+            _ => 2,
+        };
         self.inner.cache(layers, blocks, dtype)
     }
 

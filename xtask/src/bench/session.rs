@@ -36,7 +36,9 @@ pub(super) fn compare(
         threads,
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),
-        prefix_cache: None,
+        // Every prompt is computed, whatever ran before.
+        prefix_cache: Some(0),
+        cache_dtype: args.cache_dtype,
     };
     let asked = args.asked(&checkpoint.dtype);
     let mut candidates = Vec::new();

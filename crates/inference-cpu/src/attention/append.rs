@@ -2,7 +2,7 @@
 
 use super::{
     BLOCK, Cache,
-    cache::{Layer, Stored, width},
+    cache::{Kept, Layer, width},
     plan::position,
 };
 use crate::{
@@ -71,11 +71,12 @@ impl Append<'_> {
         match cache.dtype() {
             CacheDtype::F32 => self.run_on::<f32>(level, pool, cache, layer, q),
             CacheDtype::F16 => self.run_on::<f16>(level, pool, cache, layer, q),
+            CacheDtype::Int8 => self.run_on::<i8>(level, pool, cache, layer, q),
             _ => self.run_on::<bf16>(level, pool, cache, layer, q),
         }
     }
 
-    fn run_on<E: Stored>(
+    fn run_on<E: Kept>(
         &self,
         level: Level,
         pool: &Pool,
@@ -108,7 +109,7 @@ struct Ready<'a, E> {
     key: &'a mut [f32],
 }
 
-impl<E: Stored> Kernel for Ready<'_, E> {
+impl<E: Kept> Kernel for Ready<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -125,10 +126,9 @@ impl<E: Stored> Kernel for Ready<'_, E> {
             keys.fill(E::zeroed());
             values.fill(E::zeroed());
         }
-        let (key, stored) = self.key.split_at_mut(width);
-        let (key, stored) =
-            (&mut key[..d], &mut bytemuck::cast_slice_mut::<f32, E>(stored)[..width]);
-        stored[d..].fill(E::zeroed());
+        let (key, room) = self.key.split_at_mut(width);
+        let key = &mut key[..d];
+        let piece = keys.len() / a.kv_heads;
         for (row, slot) in self.piece.rows.clone().zip(slot..) {
             let (from_q, rest) = self.call.qkv[row * (nq + 2 * nkv)..].split_at(nq);
             let (from_k, from_v) = rest[..2 * nkv].split_at(nkv);
@@ -137,51 +137,15 @@ impl<E: Stored> Kernel for Ready<'_, E> {
             for (to, from) in q.chunks_exact_mut(d).zip(from_q.chunks_exact(d)) {
                 self.call.ready(row, self.call.norms[0], from, to);
             }
-            let heads = keys.chunks_exact_mut(width * BLOCK).zip(from_k.chunks_exact(d));
-            for (keys, k) in heads {
+            for (keys, k) in keys.chunks_exact_mut(piece).zip(from_k.chunks_exact(d)) {
                 self.call.ready(row, self.call.norms[1], k, key);
-                narrow(key, stored);
-                if E::PAIR == 2 {
-                    let (keys, pairs) = (pairs_mut(keys), pairs_mut(stored));
-                    for (to, pair) in keys[slot..].iter_mut().step_by(BLOCK).zip(pairs) {
-                        *to = *pair;
-                    }
-                } else {
-                    for (to, x) in keys[slot..].iter_mut().step_by(BLOCK).zip(&*stored) {
-                        *to = *x;
-                    }
-                }
+                E::write_key(keys, width, slot, key, room);
             }
-            let heads = values.chunks_exact_mut(width * BLOCK).zip(from_v.chunks_exact(d));
-            for (values, v) in heads {
-                let values = &mut values[slot / E::PAIR * E::PAIR * width..][..E::PAIR * width];
-                if E::PAIR == 2 {
-                    narrow(v, stored);
-                    let shift = slot % 2 * 16;
-                    let bits = bytemuck::cast_slice::<E, u16>(stored);
-                    for (to, x) in pairs_mut(values).iter_mut().zip(bits) {
-                        *to = *to & !(0xffff << shift) | u32::from(*x) << shift;
-                    }
-                } else {
-                    narrow(v, values);
-                }
+            for (values, v) in values.chunks_exact_mut(piece).zip(from_v.chunks_exact(d)) {
+                E::write_values(values, width, slot, v, room);
             }
         }
     }
-}
-
-/// Rounds numbers.
-#[inline(always)]
-fn narrow<E: Stored>(from: &[f32], to: &mut [E]) {
-    for (to, x) in to.iter_mut().zip(from) {
-        *to = E::from_f32(*x);
-    }
-}
-
-/// Pairs of bf16, each of which is the lower and the upper half of a number.
-#[inline(always)]
-fn pairs_mut<E: Stored>(of: &mut [E]) -> &mut [u32] {
-    bytemuck::cast_slice_mut(of)
 }
 
 impl Append<'_> {

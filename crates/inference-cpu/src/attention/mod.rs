@@ -6,6 +6,7 @@
 //! with a long past are shared out among the threads.
 
 mod append;
+mod bytes;
 mod cache;
 mod pairs;
 mod plan;
@@ -23,7 +24,7 @@ use crate::{
     simd::Level,
     tensor::with_scratch,
 };
-use cache::{Stored, width};
+use cache::{Kept, Stored, width};
 use half::{bf16, f16};
 use inference_core::CacheDtype;
 use inference_engine::{arch::Attention, step::Step};
@@ -72,11 +73,12 @@ impl Call<'_> {
         match cache.dtype() {
             CacheDtype::F32 => self.run_on::<f32>(level, pool, scratch, cache, layer, out),
             CacheDtype::F16 => self.run_on::<f16>(level, pool, scratch, cache, layer, out),
+            CacheDtype::Int8 => self.run_on::<i8>(level, pool, scratch, cache, layer, out),
             _ => self.run_on::<bf16>(level, pool, scratch, cache, layer, out),
         }
     }
 
-    fn run_on<E: Stored>(
+    fn run_on<E: Kept>(
         &self,
         level: Level,
         pool: &Pool,
@@ -94,10 +96,10 @@ impl Call<'_> {
         results.resize(results.len().max(plan.results * result_len(width)), 0.0);
         let (results, out) = (Disjoint::new(results), Disjoint::new(out));
         let layer = cache.layer::<E>(layer, a);
-        let tiles = level == Level::Avx512Amx && E::PAIR == 2;
+        let tiles = level == Level::Avx512Amx && E::Number::PAIR == 2;
         let task = |i: usize| {
             let task = &plan.tasks[i];
-            let len = scratch_len(width, task.rows.len() * task.heads.len());
+            let len = scratch_len::<E>(width, task.rows.len() * task.heads.len());
             with_scratch(len, |scratch| {
                 let done = &plan.done;
                 level.run(Run { call: self, task, layer, tiles, scratch, out, results, done });

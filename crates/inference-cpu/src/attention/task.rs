@@ -2,7 +2,7 @@
 
 use super::{
     BLOCK, Call, ROW, SPLIT,
-    cache::{Layer, Stored, width},
+    cache::{Kept, Layer, Stored, width},
     plan::{Part, Task, seen},
     products::{Lanes, Products},
     softmax::Softmax,
@@ -40,13 +40,14 @@ pub(super) fn result_len(width: usize) -> usize {
 }
 
 /// Numbers of scratch for a task of `queries` queries, of which `at_once` share a key head: queries, weights and
-/// scores, the results of two splits.
-pub(super) fn scratch_len(width: usize, queries: usize) -> usize {
-    queries * (width + 2 * ROW + 2 * result_len(width))
+/// scores, the results of two splits; and a block of a head, where it must be widened.
+pub(super) fn scratch_len<E: Kept>(width: usize, queries: usize) -> usize {
+    let block = if E::SCALES > 0 { width * BLOCK } else { 0 };
+    queries * (width + 2 * ROW + 2 * result_len(width)) + block
 }
 
 /// What a task works with.
-struct Bench<'a, X> {
+struct Bench<'a, X, N> {
     /// `[queries, width]`
     q: *mut X,
     /// `[queries, ROW]`
@@ -57,9 +58,11 @@ struct Bench<'a, X> {
     part: &'a mut [f32],
     /// `[queries, result_len]`
     total: &'a mut [f32],
+    /// A head's keys or values of a block, where they must be widened.
+    room: *mut N,
 }
 
-impl<E: Stored> Kernel for Run<'_, E> {
+impl<E: Kept> Kernel for Run<'_, E> {
     type Output = ();
 
     #[inline(always)]
@@ -67,9 +70,9 @@ impl<E: Stored> Kernel for Run<'_, E> {
         // SAFETY: the machine has the features of `S`, and AMX where `tiles` says so.
         unsafe {
             if self.tiles {
-                self.attend::<S, E::Tiles<S>>();
+                self.attend::<S, <E::Number as Stored>::Tiles<S>>();
             } else if S::PAIRS {
-                self.attend::<S, E::Pairs<S>>();
+                self.attend::<S, <E::Number as Stored>::Pairs<S>>();
             } else {
                 self.attend::<S, Lanes>();
             }
@@ -77,7 +80,7 @@ impl<E: Stored> Kernel for Run<'_, E> {
     }
 }
 
-impl<'a, E: Stored> Run<'a, E> {
+impl<'a, E: Kept> Run<'a, E> {
     #[inline(always)]
     fn span(&self) -> &'a Span {
         &self.call.step.spans[self.task.span]
@@ -92,7 +95,7 @@ impl<'a, E: Stored> Run<'a, E> {
     /// # Safety
     /// The machine has the features of `S`, and what `P` needs.
     #[inline(always)]
-    unsafe fn attend<S: Simd, P: Products<S, E>>(mut self) {
+    unsafe fn attend<S: Simd, P: Products<S, E::Number>>(mut self) {
         let (a, task) = (self.call.attention, self.task);
         let width = width(a);
         let (at_once, heads) = (task.rows.len() * self.sharing(), task.heads.len());
@@ -101,10 +104,12 @@ impl<'a, E: Stored> Run<'a, E> {
         let (q, scratch) = scratch.split_at_mut(queries * width);
         let (weights, scratch) = scratch.split_at_mut(queries * ROW);
         let (scores, scratch) = scratch.split_at_mut(queries * ROW);
-        let (part, total) = scratch.split_at_mut(queries * result_len(width));
+        let (part, scratch) = scratch.split_at_mut(queries * result_len(width));
+        let (total, room) = scratch.split_at_mut(queries * result_len(width));
         let (q, weights) = (q.as_mut_ptr().cast(), weights.as_mut_ptr().cast());
-        let bench: Bench<'_, P::X> = Bench { q, weights, scores, part, total };
-        // SAFETY: as the caller's; an `X` is no larger than an `f32`.
+        let room = room.as_mut_ptr().cast();
+        let bench: Bench<'_, P::X, E::Number> = Bench { q, weights, scores, part, total, room };
+        // SAFETY: as the caller's; neither an `X` nor a number is larger than an `f32`.
         unsafe {
             let products = P::new(at_once);
             self.load_queries::<S, P>(&bench);
@@ -120,7 +125,10 @@ impl<'a, E: Stored> Run<'a, E> {
     /// # Safety
     /// As [`attend`](Self::attend).
     #[inline(always)]
-    unsafe fn load_queries<S: Simd, P: Products<S, E>>(&self, bench: &Bench<'_, P::X>) {
+    unsafe fn load_queries<S: Simd, P: Products<S, E::Number>>(
+        &self,
+        bench: &Bench<'_, P::X, E::Number>,
+    ) {
         let (a, task) = (self.call.attention, self.task);
         let (d, width, sharing) = (a.head_dim, width(a), self.sharing());
         let mut to = bench.q;
@@ -137,7 +145,7 @@ impl<'a, E: Stored> Run<'a, E> {
                             for x in &mut part {
                                 *x *= a.scale;
                             }
-                            store::<S, E, P>(to.add(c), part);
+                            store::<S, E::Number, P>(to.add(c), part);
                             c += 16;
                         }
                         let mut last = [0.0; 16];
@@ -145,7 +153,7 @@ impl<'a, E: Stored> Run<'a, E> {
                             *to = x * a.scale;
                         }
                         while c < width {
-                            store::<S, E, P>(to.add(c), last);
+                            store::<S, E::Number, P>(to.add(c), last);
                             last = [0.0; 16];
                             c += 16;
                         }
@@ -177,7 +185,7 @@ impl<'a, E: Stored> Run<'a, E> {
     /// # Safety
     /// As [`attend`](Self::attend).
     #[inline(always)]
-    unsafe fn weigh<S: Simd, P: Products<S, E>>(
+    unsafe fn weigh<S: Simd, P: Products<S, E::Number>>(
         &self,
         split: usize,
         blocks: &Range<usize>,
@@ -198,7 +206,7 @@ impl<'a, E: Stored> Run<'a, E> {
             // SAFETY: the weights have as many rows as the scores, and as long ones.
             let softmax = unsafe {
                 let weights = weights.add(i * ROW + columns.start);
-                Softmax::weigh::<S, E, P>(scores, seen, a.softcap, weights)
+                Softmax::weigh::<S, E::Number, P>(scores, seen, a.softcap, weights)
             };
             result[width..width + 2].copy_from_slice(&softmax.to_pair());
         }
@@ -209,30 +217,42 @@ impl<'a, E: Stored> Run<'a, E> {
     /// # Safety
     /// As [`attend`](Self::attend).
     #[inline(always)]
-    unsafe fn whole<S: Simd, P: Products<S, E>>(self, products: &P, bench: Bench<'_, P::X>) {
+    unsafe fn whole<S: Simd, P: Products<S, E::Number>>(
+        self,
+        products: &P,
+        bench: Bench<'_, P::X, E::Number>,
+    ) {
         let (a, span, task) = (self.call.attention, self.span(), self.task);
         let (width, head) = (width(a), task.heads.start / self.call.group());
         let row_len = result_len(width);
-        let Bench { q, weights, scores, part, total } = bench;
+        let Bench { q, weights, scores, part, total, room } = bench;
         total.chunks_exact_mut(row_len).for_each(|row| put(row, width, Softmax::NONE));
         let first = seen(a, span, task.rows.start).start / SPLIT;
         let end = seen(a, span, task.rows.end - 1).end;
         for split in first..end.div_ceil(SPLIT) {
             let blocks = self.blocks_of(split);
-            let mut values = [std::ptr::null(); SPLIT / BLOCK];
+            let id = |i: usize| span.blocks[split * (SPLIT / BLOCK) + i];
             // SAFETY: as the caller's; the buffers have a row for each query.
             unsafe {
                 for i in blocks.clone() {
-                    let block = span.blocks[split * (SPLIT / BLOCK) + i];
-                    values[i] = self.layer.values(block, head).as_ptr();
-                    let keys = self.layer.keys(block, head).as_ptr();
+                    let keys = E::keys::<S>(self.layer.keys(id(i), head), room);
                     let to = scores.as_mut_ptr().add(i * BLOCK);
                     products.scores(q, width, keys, std::ptr::null(), to);
                 }
                 self.weigh::<S, P>(split, &blocks, scores, weights, part);
-                let (weights, values) = (weights.add(blocks.start * BLOCK), &values[blocks]);
                 let to = part.as_mut_ptr();
-                products.sums(weights, width, values, std::ptr::null(), true, to, row_len);
+                // There is room for one block alone, where blocks must be widened.
+                let at_once = if E::SCALES > 0 { 1 } else { SPLIT / BLOCK };
+                for first in blocks.clone().step_by(at_once) {
+                    let some = first..(first + at_once).min(blocks.end);
+                    let mut values = [std::ptr::null(); SPLIT / BLOCK];
+                    for (to, i) in values.iter_mut().zip(some.clone()) {
+                        *to = E::values::<S>(self.layer.values(id(i), head), room);
+                    }
+                    let (weights, fresh) = (weights.add(first * BLOCK), first == blocks.start);
+                    let values = &values[..some.len()];
+                    products.sums(weights, width, values, std::ptr::null(), fresh, to, row_len);
+                }
             }
             for (total, part) in total.chunks_exact_mut(row_len).zip(part.chunks_exact(row_len)) {
                 merge::<S>(total, part, width);
@@ -249,10 +269,10 @@ impl<'a, E: Stored> Run<'a, E> {
     /// # Safety
     /// As [`attend`](Self::attend).
     #[inline(always)]
-    unsafe fn part<S: Simd, P: Products<S, E>>(
+    unsafe fn part<S: Simd, P: Products<S, E::Number>>(
         self,
         products: &P,
-        bench: Bench<'_, P::X>,
+        bench: Bench<'_, P::X, E::Number>,
         part: &Part,
     ) {
         let (a, span, task) = (self.call.attention, self.span(), self.task);
@@ -261,7 +281,7 @@ impl<'a, E: Stored> Run<'a, E> {
         let at_once = task.rows.len() * group;
         let heads = task.heads.start / group..task.heads.end / group;
         let blocks = self.blocks_of(part.split);
-        let Bench { q, weights, scores, total, .. } = bench;
+        let Bench { q, weights, scores, total, room, .. } = bench;
         // Where a split's results of this task's heads are.
         let place = |split: usize| {
             let first = (split - part.splits.start) * a.kv_heads + heads.start;
@@ -284,9 +304,10 @@ impl<'a, E: Stored> Run<'a, E> {
                         Some((block, head)) => self.layer.keys(block, head),
                         None => self.layer.values(id(blocks.start), heads.start),
                     };
-                    let (q, keys) = (q.add(n * at_once * width), self.layer.keys(id(i), head));
+                    let q = q.add(n * at_once * width);
+                    let keys = E::keys::<S>(self.layer.keys(id(i), head), room);
                     let to = scores.as_mut_ptr().add(n * at_once * ROW + i * BLOCK);
-                    products.scores(q, width, keys.as_ptr(), ahead.as_ptr(), to);
+                    products.scores(q, width, keys, self.ahead(ahead), to);
                 }
             }
             for n in 0..heads.len() {
@@ -298,9 +319,9 @@ impl<'a, E: Stored> Run<'a, E> {
             for i in blocks.clone() {
                 for (n, head) in heads.clone().enumerate() {
                     let ahead = next(i, head).map_or(std::ptr::null(), |(block, head)| {
-                        self.layer.values(block, head).as_ptr()
+                        self.ahead(self.layer.values(block, head))
                     });
-                    let values = [self.layer.values(id(i), head).as_ptr()];
+                    let values = [E::values::<S>(self.layer.values(id(i), head), room)];
                     let weights = weights.add(n * at_once * ROW + i * BLOCK);
                     let to = results.as_mut_ptr().add(n * at_once * row_len);
                     let fresh = i == blocks.start;
@@ -325,6 +346,12 @@ impl<'a, E: Stored> Run<'a, E> {
             let head = task.heads.start + head * group + i % group;
             self.write(task.rows.start + i / group, head, row);
         }
+    }
+
+    /// What products may bring closer; nothing where they read what was widened.
+    #[inline(always)]
+    fn ahead(&self, piece: &[E]) -> *const E::Number {
+        if E::SCALES > 0 { std::ptr::null() } else { piece.as_ptr().cast() }
     }
 
     /// Divides a result, and writes it to its place.

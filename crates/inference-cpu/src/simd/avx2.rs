@@ -67,6 +67,11 @@ macro_rules! eight_lanes {
                 unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
             }
             #[inline(always)]
+            unsafe fn load_i8(p: *const i8) -> __m256 {
+                // SAFETY: see above.
+                unsafe { _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p.cast()))) }
+            }
+            #[inline(always)]
             unsafe fn load_pairs(p: *const u16) -> [__m256; 2] {
                 // SAFETY: see above.
                 unsafe {

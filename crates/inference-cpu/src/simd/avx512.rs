@@ -79,6 +79,11 @@ macro_rules! sixteen_lanes {
                 unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
             }
             #[inline(always)]
+            unsafe fn load_i8(p: *const i8) -> __m512 {
+                // SAFETY: see above.
+                unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p.cast()))) }
+            }
+            #[inline(always)]
             unsafe fn load_pairs(p: *const u16) -> [__m512; 2] {
                 // SAFETY: see above.
                 unsafe {

@@ -181,6 +181,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn load_bf16(p: *const u16) -> Self::V;
     unsafe fn load_f16(p: *const u16) -> Self::V;
+    /// Whole numbers of 8 bits.
+    #[inline(always)]
+    unsafe fn load_i8(p: *const i8) -> Self::V {
+        let mut wide = [0.0f32; 16];
+        // SAFETY: the caller vouches for `LANES` numbers; the array holds a vector.
+        unsafe {
+            for (i, x) in wide[..Self::LANES].iter_mut().enumerate() {
+                *x = f32::from(*p.add(i));
+            }
+            Self::load(wide.as_ptr())
+        }
+    }
     /// Loads `LANES` pairs of bf16: the first of each, and the second.
     #[inline(always)]
     unsafe fn load_pairs(p: *const u16) -> [Self::V; 2] {

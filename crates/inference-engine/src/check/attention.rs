@@ -7,7 +7,7 @@ use crate::{
     naive::Naive,
     step::{BlockCopy, Rotation, Step},
 };
-use inference_core::{CacheDtype, Result};
+use inference_core::{CacheDtype, Error, Result};
 
 /// A layer's attention, with what becomes of its heads before.
 #[derive(Debug, Clone)]
@@ -83,13 +83,14 @@ impl Case {
 /// Where the device is further from the reference than the tolerance; its own.
 pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) -> Result<f64> {
     let (block, mut worst) = (device.block_len(), 0.0_f64);
+    let dtypes = dtypes(device)?;
     for shape in [(1, 1, 16), (4, 2, 20), (6, 2, 64), (9, 3, 33), (8, 1, 256)] {
         for (i, (window, softcap)) in
             [(None, None), (Some(1), None), (Some(block + 5), Some(3.0)), (Some(100), None)]
                 .into_iter()
                 .enumerate()
         {
-            for dtype in [CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16] {
+            for &dtype in &dtypes {
                 let mut case = Case::new(shape, window, softcap, dtype);
                 case.norms = [i != 1, i >= 2];
                 case.rotated = [shape.2 / 2 * 2, 0, shape.2 / 4 * 2, 2][i];
@@ -144,6 +145,17 @@ fn shared(spans: &[(usize, usize, &[u32])], mut spare: u32, block_len: usize) ->
     all
 }
 
+/// The types of cache that the device has: the first three, and others.
+fn dtypes<D: Device>(device: &D) -> Result<Vec<CacheDtype>> {
+    let mut all = vec![CacheDtype::F32, CacheDtype::F16, CacheDtype::Bf16];
+    match device.cache(&[], 0, CacheDtype::Int8) {
+        Ok(_) => all.push(CacheDtype::Int8),
+        Err(Error::Unsupported { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(all)
+}
+
 /// Runs `steps` on the device and on the reference, and compares what each gives.
 fn check_case<D: Device>(
     device: &D,
@@ -153,7 +165,12 @@ fn check_case<D: Device>(
     steps: &[Step],
 ) -> Result<f64> {
     let mut worst = 0.0_f64;
-    let rounded = if case.dtype == CacheDtype::F32 { tolerance.exact } else { tolerance.rounded };
+    let rounded = match case.dtype {
+        CacheDtype::F32 => tolerance.exact,
+        // To a 254th of a head's largest number.
+        CacheDtype::Int8 => 3.0 * tolerance.rounded,
+        _ => tolerance.rounded,
+    };
     let reference = &Naive { block_len: device.block_len() };
     let got = case.run(device, 2, blocks, steps)?;
     let pairs = got.into_iter().zip(case.run(reference, 2, blocks, steps)?);
@@ -189,11 +206,16 @@ fn independent<D: Device>(device: &D, two_ways: bool) -> Result<Vec<u32>> {
     let many = 1000usize.div_ceil(block) as u32;
     let (ours, others) = ((0..many).collect::<Vec<_>>(), (many..2 * many).collect::<Vec<_>>());
     let mut bits = Vec::new();
+    let dtypes = dtypes(device)?;
     for (shape, window, dtype) in [
         ((4, 2, 64), None, CacheDtype::Bf16),
         ((3, 1, 20), None, CacheDtype::F32),
         ((2, 2, 32), Some(700), CacheDtype::F16),
+        ((4, 2, 40), None, CacheDtype::Int8),
     ] {
+        if !dtypes.contains(&dtype) {
+            continue;
+        }
         let mut case = Case::new(shape, window, None, dtype);
         case.rotated = 4;
         let run = |steps: &[Step]| -> Result<Vec<u32>> {

@@ -18,15 +18,9 @@ fn run(
     let mut scheduler = Scheduler::new(pool, slots);
     for (id, &(len, _)) in prompts.iter().enumerate() {
         let tokens = (0..len as u32).collect();
-<<<<<<< HEAD
-        let priority = [Priority::Normal, Priority::High, Priority::Low][id % 3];
-        let task = (id, Vec::new());
-        scheduler.add(Sequence::new(tokens, Wanted::Last, task).priority(priority));
-=======
         scheduler.add(
             Sequence::new(tokens, Wanted::Last, (id, Vec::new())).priority(PRIORITIES[id % 3]),
         );
->>>>>>> callers
     }
     let mut finished = BTreeMap::new();
     let mut preemptions = 0;
@@ -76,77 +70,6 @@ proptest! {
             prop_assert_eq!(&finished[&id], &want);
         }
     }
-}
-
-proptest! {
-    #[test]
-    fn room_is_given_away_as_far_as_it_is_needed_and_the_first_gets_half(
-        mut prompts in proptest::collection::vec((0usize..3, 1usize..50), 1..9),
-        room in 0usize..100,
-    ) {
-        prompts.sort_by_key(|(priority, _)| Reverse(*priority));
-        let priorities = [Priority::Low, Priority::Normal, Priority::High];
-        let prompts: Vec<_> = prompts.into_iter().map(|(p, len)| (priorities[p], len)).collect();
-        let all = shares(&prompts, room);
-        let needed: usize = prompts.iter().map(|(_, len)| len).sum();
-        prop_assert_eq!(all.iter().sum::<usize>(), needed.min(room));
-        prop_assert!(all.iter().zip(&prompts).all(|(share, (_, len))| share <= len));
-        prop_assert!(all[0] >= prompts[0].1.min(room.div_ceil(2)));
-        for (i, (priority, len)) in prompts.iter().enumerate() {
-            let lower = prompts.iter().zip(&all).filter(|((p, _), _)| p < priority);
-            prop_assert!(all[i] == *len || lower.map(|(_, share)| share).sum::<usize>() == 0);
-        }
-    }
-}
-
-#[test]
-fn short_prompts_do_not_wait_for_all_of_a_long_one() {
-    let normal = |len| (Priority::Normal, len);
-    assert_eq!(
-        shares(&[normal(8000), normal(20), normal(4000), normal(30)], 256),
-        [128, 20, 78, 30]
-    );
-    assert_eq!(shares(&[normal(8000), normal(900)], 256), [128, 128]);
-    assert_eq!(shares(&[normal(300), normal(300)], 256), [256, 0]);
-    let (high, low) = ((Priority::High, 200), (Priority::Low, 8000));
-    assert_eq!(shares(&[high, normal(40), low], 256), [200, 40, 16]);
-}
-
-/// What runs, in the order of their ends: prompts of `len` tokens that each generate one.
-fn ends(scheduler: &mut Scheduler<usize>, room: usize) -> Vec<usize> {
-    let mut ends = Vec::new();
-    while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse, room);
-        scheduler.finish_step(&step, |seq, advance| {
-            if !advance.complete {
-                return Flow::Continue;
-            }
-            ends.push(seq.task);
-            Flow::Done
-        });
-    }
-    ends
-}
-
-#[test]
-fn a_higher_priority_starts_first_and_equals_in_their_order() {
-    let mut scheduler = Scheduler::new(BlockPool::new(100, 4), 1);
-    for (id, priority) in
-        [Priority::Low, Priority::Normal, Priority::High, Priority::Normal].into_iter().enumerate()
-    {
-        let sequence = Sequence::new(vec![0; 8], Wanted::Last, id);
-        scheduler.add(sequence.priority(priority));
-    }
-    assert_eq!(ends(&mut scheduler, 64), [2, 1, 3, 0]);
-}
-
-#[test]
-fn short_prompts_end_before_a_long_one_that_came_first() {
-    let mut scheduler = Scheduler::new(BlockPool::new(100, 16), 8);
-    for (id, len) in [800, 10, 20, 400].into_iter().enumerate() {
-        scheduler.add(Sequence::new(vec![0; len], Wanted::Last, id));
-    }
-    assert_eq!(ends(&mut scheduler, 64), [1, 2, 3, 0]);
 }
 
 #[test]
@@ -326,11 +249,7 @@ fn alone(scheduler: &mut Scheduler<()>, tokens: Vec<u32>, generate: usize) -> (u
     scheduler.add(Sequence::new(tokens, Wanted::Last, ()));
     let mut left = generate;
     while !scheduler.is_idle() {
-<<<<<<< HEAD
         let step = scheduler.next_step(&mut NoReuse, 200);
-=======
-        let step = scheduler.next_step(&mut NoReuse, 64);
->>>>>>> callers
         computed += step.tokens.len();
         scheduler.finish_step(&step, |seq, advance| {
             if advance.complete {

@@ -133,6 +133,7 @@ impl Bench<'_> {
                         context_len,
                         batch,
                         prefix_cache: (!shares).then_some(0),
+                        cache_dtype: None,
                     };
                     all.push((Candidate::of_backend(&backend, &form, loading)?, shares));
                 }
