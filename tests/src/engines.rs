@@ -22,12 +22,15 @@ pub struct Plan {
     pub step_tokens: usize,
     /// Most tokens of a sequence; `None`: the model's own, or what the blocks hold.
     pub context: Option<usize>,
+    /// Bytes of prefixes that are kept: see [`LoadOptions::prefix_cache`].
+    pub prefix_cache: Option<u64>,
 }
 
 impl Plan {
     /// Eight sequences at once, steps of 64 tokens, a cache that is large enough.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), blocks: None, slots: 8, step_tokens: 64, context: None }
+        let name = name.to_owned();
+        Self { name, blocks: None, slots: 8, step_tokens: 64, context: None, prefix_cache: None }
     }
 
     /// Starts an engine on the device that `open` gives, and tells what passes through it.
@@ -41,6 +44,7 @@ impl Plan {
         let path = fixtures::path(&self.name);
         let mut options = LoadOptions::default().cache_dtype(CacheDtype::F32);
         options.context_len = self.context;
+        options.prefix_cache = self.prefix_cache;
         if let Some(blocks) = self.blocks {
             options.memory_limit = Some(weights_and_blocks(&path, &open()?, blocks));
         }

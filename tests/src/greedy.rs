@@ -31,12 +31,12 @@ pub fn run<D: Device>(
     let decoder = Decoder::load(device, architecture, source).expect("loads");
     let mut cache = device.cache(&layers, blocks, cache).expect("fits");
     let pool = BlockPool::new(blocks, device.block_len());
-    let restart_above = decoder.architecture().restart_above();
-    let mut scheduler = Scheduler::new(pool, 1, chunk).restart_above(restart_above);
+    let lengths = decoder.architecture().lengths();
+    let mut scheduler = Scheduler::new(pool, 1).lengths(lengths);
     scheduler.add(Sequence::new(prompt.tokens.clone(), Wanted::Last, ()));
     let (mut first, mut tokens) = (Vec::new(), Vec::new());
     while !scheduler.is_idle() {
-        let step = scheduler.next_step(&mut NoReuse);
+        let step = scheduler.next_step(&mut NoReuse, chunk);
         let logits = decoder.forward(device, &mut cache, &step).expect("runs");
         let logits = device.read(logits).expect("reads");
         scheduler.finish_step(&step, |sequence, advance| {

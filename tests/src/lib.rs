@@ -1,5 +1,6 @@
 //! What the tests of devices, families and backends share.
 
+pub mod decoding;
 pub mod engines;
 pub mod fixtures;
 pub mod gguf;

@@ -9,7 +9,7 @@ use inference_gpu::{
 use inference_metal::{Buffer, Candle, Kernel, Kernels, Launcher, Library};
 use std::{
     cell::{Cell, RefCell},
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     ffi::c_void,
     fmt,
     ptr::from_ref,
@@ -61,15 +61,17 @@ impl Lanes {
     fn kernel(&self, library: Library, name: &str) -> Result<cpu::Kernel> {
         let names = library.kernels();
         let mut compiled = self.compiled.borrow_mut();
-        if !compiled.contains_key(&library) {
-            let source = format!("{SHIM}\n#line 1 \"{library:?}\"\n{}", library.source());
-            let kernels =
-                self.driver.compile(&source, &[], names).map_err(candle_core::Error::wrap)?;
-            compiled.insert(library, kernels);
-        }
-        match (compiled.get(&library), names.iter().position(|n| *n == name)) {
-            (Some(kernels), Some(i)) => Ok(kernels[i].clone()),
-            _ => bail!("{library:?} has no kernel {name}"),
+        let kernels = match compiled.entry(library) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let source = format!("{SHIM}\n#line 1 \"{library:?}\"\n{}", library.source());
+                let kernels = self.driver.compile(&source, &[], names);
+                entry.insert(kernels.map_err(candle_core::Error::wrap)?)
+            }
+        };
+        match names.iter().position(|n| *n == name) {
+            Some(i) => Ok(kernels[i].clone()),
+            None => bail!("{library:?} has no kernel {name}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 use inference_cpu::{Cpu, Level};
 use inference_engine::{
     check::{
-        Tolerance, check_attention, check_attention_is_independent,
+        Tolerance, check_answers, check_attention, check_attention_is_independent,
         check_each_way_of_attention_is_independent, check_operations, check_products,
         check_rows_are_independent,
     },
@@ -82,6 +82,20 @@ fn products_on_the_gpu_are_right_and_have_the_same_bits_in_any_company_of_few_an
     for (arch, order) in gpu::KINDS {
         let Some(gpu) = gpu::playing(arch, order) else { return };
         check_products(&gpu, Tolerance::default()).expect("is right");
+    }
+}
+
+#[test]
+fn of_logits_every_device_brings_what_it_is_asked_for() {
+    check_answers(&Naive::default()).expect("is right");
+    check_answers(&Cpu::new(2).expect("starts")).expect("is right");
+    assert!(check_answers(&candle()).expect("is right") > 50, "all logits were brought");
+    if let Some(candle) = metal::kernels(Order::Random) {
+        assert!(check_answers(&candle).expect("is right") > 50, "all logits were brought");
+    }
+    for (arch, order) in gpu::KINDS {
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        assert!(check_answers(&gpu).expect("is right") > 50, "all logits were brought");
     }
 }
 

@@ -30,6 +30,12 @@ fn naive(plan: &Plan, block_len: usize) -> Served {
 static ENGINES: LazyLock<HashMap<&str, Served>> =
     LazyLock::new(|| FAMILIES.map(|name| (name, cpu(&Plan::new(name)))).into());
 
+/// The same, whose sequences share nothing: what each gives alone.
+static PLAIN: LazyLock<HashMap<&str, Served>> = LazyLock::new(|| {
+    let plan = |name| Plan { prefix_cache: Some(0), ..Plan::new(name) };
+    FAMILIES.map(|name| (name, cpu(&plan(name)))).into()
+});
+
 /// What one call asks for.
 #[derive(Debug, Clone)]
 struct Call {
@@ -107,7 +113,7 @@ proptest! {
             if shared { call.prompt.insert_str(0, "One instruction. "); }
             call
         }).collect();
-        let alone: Vec<_> = calls.iter().map(|c| c.run(model)).collect();
+        let alone: Vec<_> = calls.iter().map(|c| c.run(&PLAIN[family])).collect();
         let streams: Vec<_> = calls.iter().map(|c| model.generate(&c.prompt, &c.options())).collect();
         let left = model.generate("somebody who leaves", &GenerateOptions::default());
         drop(left);
@@ -117,7 +123,7 @@ proptest! {
         let greedy = GenerateOptions::default().max_tokens(5).logprobs(0);
         let prompts: Vec<&str> = calls.iter().map(|c| c.prompt.as_str()).collect();
         for (prompt, row) in prompts.iter().zip(model.batch_generate(&prompts, &greedy)) {
-            let alone = model.generate(prompt, &greedy).expect("starts");
+            let alone = PLAIN[family].generate(prompt, &greedy).expect("starts");
             prop_assert_eq!(Output::from(&row.expect("ends well")), Output::of(alone));
         }
     }
@@ -196,11 +202,13 @@ proptest! {
         let longest = calls.iter().map(|c| model.tokenise(&c.prompt).expect("encodes").len() + c.max_tokens).max();
         let context = longest.expect("there are calls");
         let blocks = Some(context.div_ceil(block_len) + spare);
-        let small = naive(&Plan { blocks, context: Some(context), ..Plan::new(family) }, block_len);
+        let small = Plan { blocks, context: Some(context), ..Plan::new(family) };
+        let plain = naive(&Plan { prefix_cache: Some(0), ..small.clone() }, block_len);
+        let small = naive(&small, block_len);
         let streams: Vec<_> = calls.iter().map(|c| small.generate(&c.prompt, &c.options())).collect();
         for (stream, call) in streams.into_iter().zip(&calls) {
             // Between devices log-probabilities differ in the last bits, and with them close decisions.
-            let (paged, plain) = (Output::of(stream.expect("starts")), call.run(&small));
+            let (paged, plain) = (Output::of(stream.expect("starts")), call.run(&plain));
             prop_assert_eq!(paged, plain);
         }
     }
@@ -234,7 +242,7 @@ fn those_who_leave_disturb_nobody_and_give_their_memory_back() {
             seed: i as u64,
         };
         let model = &ENGINES[family];
-        let alone: Vec<_> = (0..8).map(|i| call(i).run(model)).collect();
+        let alone: Vec<_> = (0..8).map(|i| call(i).run(&PLAIN[family])).collect();
         thread::scope(|scope| {
             for (i, alone) in alone.iter().enumerate() {
                 scope.spawn(move || {

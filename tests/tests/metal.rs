@@ -40,12 +40,10 @@ macro_rules! in_both_forms {
 fn elsewhere_it_says_why_it_is_not_available() {
     let metal = registry().get("metal").expect("the feature is on");
     let Availability::Unavailable(reason) = metal.availability() else {
-        assert!(cfg!(target_os = "macos"), "there is no such GPU elsewhere");
+        assert_eq!(std::env::consts::OS, "macos", "there is no such GPU elsewhere");
         return;
     };
-    if !cfg!(target_os = "macos") {
-        assert!(reason.contains("macOS on Apple silicon") && reason.contains("cpu"), "{reason}");
-    }
+    assert!(reason.contains("macOS") || reason.contains("Apple"), "{reason}");
     assert!(metal.devices().is_empty());
     let options = LoadOptions::default().backend("metal");
     let error = registry().load_model(fixtures::path("llama"), &options).err().expect("can't run");
@@ -90,7 +88,7 @@ fn attention<D: Device>(
     let many = chunks.iter().sum::<usize>().div_ceil(device.block_len());
     // Blocks from the last to the first.
     let blocks: Vec<u32> = (0..many as u32).rev().collect();
-    let mut cache = device.cache(&[a.clone()], many, CacheDtype::F32).expect("fits");
+    let mut cache = device.cache(std::slice::from_ref(a), many, CacheDtype::F32).expect("fits");
     let (mut past, mut all) = (0, Vec::new());
     for &new in chunks {
         let mut step = Step::default();

@@ -157,8 +157,8 @@ fn sampled(lanes: &Lanes, rows: &[Vec<f32>], k: usize, name: &'static str) -> Ve
     let x = numbers(&rows.concat());
     let ids = Tensor::zeros(rows.len() * k, DType::U32, &Device::Cpu).expect("fits");
     let values = numbers(&vec![0.0; rows.len() * k]);
-    let told = [n as u32, k as u32];
-    let arguments = bytemuck::cast_slice(if name == "argmax" { &told[..1] } else { &told });
+    let told = [n as u32, n as u32, k as u32];
+    let arguments = bytemuck::cast_slice(&told);
     let buffers = [Buffer::Write(&ids), Buffer::Write(&values), Buffer::Read(&x)];
     let kernel = Kernel { library: Library::Sample, name, buffers: &buffers, arguments };
     lanes.launch(&kernel, [rows.len(), 1, 1], 256).expect("runs");

@@ -268,7 +268,8 @@ pub(crate) struct Info {
     pub(crate) json: bool,
 }
 
-/// The model and how to load it: every field of [`LoadOptions`].
+/// The model and how to load it: every field of [`LoadOptions`] but the length of the queue, since a program that makes
+/// one call at a time has none.
 #[derive(Debug, Args)]
 pub(crate) struct ModelArgs {
     /// A folder with config.json and *.safetensors, or a GGUF file
@@ -323,7 +324,8 @@ impl ModelArgs {
     }
 }
 
-/// How to generate: every field of [`GenerateOptions`] that can be written on a command line.
+/// How to generate: every field of [`GenerateOptions`] that can be written on a command line, but for
+/// those about other callers.
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
     /// Most tokens to generate

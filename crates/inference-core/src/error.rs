@@ -168,6 +168,15 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// As many calls as may run and wait do so already. Nothing was computed.
+    #[error(
+        "busy: {calls} calls run or wait already: try again later, let the call wait, or load with a larger queue_len"
+    )]
+    Busy {
+        /// Calls that run or wait.
+        calls: usize,
+    },
+
     /// The model was closed, before or during the call.
     #[error("the model is closed")]
     Closed,

@@ -5,24 +5,28 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+mod classify;
 mod discover;
 mod error;
 mod model;
 mod options;
+mod priority;
 mod quantise;
 mod registry;
 mod stream;
 
 pub use backend::{Availability, Backend, Check, DeviceInfo, Format};
+pub use classify::{
+    Classification, ClassifyOptions, LabelScore, LabelScoring, Score, ScoreOptions,
+};
 pub use discover::{Discovered, discover, discover_all};
 pub use error::{Error, Result};
-pub use model::{
-    Classification, LabelScore, Message, ModelInfo, Quantisation, RenderOptions, Role, TextModel,
-};
+pub use model::{Message, ModelInfo, Quantisation, RenderOptions, Role, TextModel};
 pub use options::{
-    CacheDtype, CancelToken, ClassifyOptions, DeviceChoice, GenerateOptions, GpuLayers,
-    LoadOptions, Progress, ProgressFn,
+    CacheDtype, CancelToken, DeviceChoice, GenerateOptions, GpuLayers, LoadOptions, Progress,
+    ProgressFn,
 };
+pub use priority::Priority;
 pub use quantise::QuantiseOptions;
 pub use registry::Registry;
 pub use stream::{

@@ -1,7 +1,8 @@
 //! A loaded model, and what goes into it and comes out.
 
 use crate::{
-    ClassifyOptions, Completion, Error, GenerateOptions, Metrics, Result, Token, TokenStream,
+    Classification, ClassifyOptions, Completion, Error, GenerateOptions, Metrics, Result, Score,
+    ScoreOptions, TokenStream,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ pub trait TextModel: Send + Sync {
     /// tokens spelled in the prompt are taken as such: the prompt is the program's, not the user's.
     ///
     /// # Errors
-    /// Before any work: an invalid option, an empty prompt, one that does not fit, a closed model.
+    /// Before any work: an invalid option, an empty prompt, one that does not fit, [`Error::Busy`], a closed model.
     fn generate(&self, prompt: &str, options: &GenerateOptions) -> Result<TokenStream>;
 
     /// Answers `messages`, rendered by the checkpoint's own chat template.
@@ -37,7 +38,20 @@ pub trait TextModel: Send + Sync {
     fn chat(&self, messages: &[Message], options: &GenerateOptions) -> Result<TokenStream>;
 
     /// One forward pass per prompt, no decoding; results in the order of the prompts, a bad prompt is one error.
+    /// What the prompts have in common at their beginning is computed once.
     fn classify(&self, prompts: &[&str], options: &ClassifyOptions) -> Vec<Result<Classification>>;
+
+    /// How likely `continuation` is after `prompt`, token by token: see [`Score`].
+    ///
+    /// # Errors
+    /// As [`generate`](Self::generate), and for a continuation without tokens.
+    fn score(&self, prompt: &str, continuation: &str, options: &ScoreOptions) -> Result<Score> {
+        self.batch_score(&[(prompt, continuation)], options).pop().unwrap_or(Err(Error::Closed))
+    }
+
+    /// Scores pairs of a prompt and a continuation in one batch; results in their order, a bad pair is one error. What
+    /// they have in common at their beginning, such as the question before several answers, is computed once.
+    fn batch_score(&self, pairs: &[(&str, &str)], options: &ScoreOptions) -> Vec<Result<Score>>;
 
     /// Continues all prompts at once; results in their order. One prompt's failure is never another's,
     /// and each text is exactly what its prompt gives alone.
@@ -233,39 +247,4 @@ impl RenderOptions {
         }
         Ok(())
     }
-}
-
-/// What one prompt was classified as.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Classification {
-    /// The most likely token after the prompt, of the whole vocabulary.
-    pub token: Token,
-    /// The labels' scores, in the order of [`ClassifyOptions::labels`]; empty without labels.
-    pub labels: Vec<LabelScore>,
-    /// Tokens of the prompt.
-    pub prompt_tokens: usize,
-}
-
-impl Classification {
-    /// A classification from its parts.
-    pub fn new(token: Token, labels: Vec<LabelScore>, prompt_tokens: usize) -> Self {
-        Self { token, labels, prompt_tokens }
-    }
-
-    /// The most likely label.
-    pub fn best(&self) -> Option<&LabelScore> {
-        self.labels.iter().max_by(|a, b| a.logprob.total_cmp(&b.logprob))
-    }
-}
-
-/// How likely a label is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LabelScore {
-    /// The label, as it was given.
-    pub label: String,
-    /// Its probability among the labels; all of them sum to 1.
-    pub probability: f32,
-    /// Its log-probability after the prompt, among everything that could follow (natural logarithm).
-    pub logprob: f32,
 }

@@ -1,6 +1,6 @@
 //! What a caller may ask for, with defaults.
 
-use crate::{Error, RenderOptions, Result};
+use crate::{Error, Priority, RenderOptions, Result};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -59,6 +59,11 @@ pub struct GenerateOptions {
     pub timeout: Option<Duration>,
     /// Cancels the call from elsewhere.
     pub cancel: Option<CancelToken>,
+    /// Who goes first where callers compete.
+    pub priority: Priority,
+    /// How long the call may wait, before it returns, for a place in a queue that is full: see
+    /// [`LoadOptions::queue_len`]. `None`, the default: it does not wait, and is [`Error::Busy`] at once.
+    pub wait: Option<Duration>,
     /// How `chat` renders its messages; `generate` does not look at it.
     pub render: RenderOptions,
 }
@@ -82,6 +87,8 @@ impl Default for GenerateOptions {
             return_logits: false,
             timeout: None,
             cancel: None,
+            priority: Priority::Normal,
+            wait: None,
             render: RenderOptions::default(),
         }
     }
@@ -125,6 +132,8 @@ impl GenerateOptions {
         return_logits: bool => return_logits,
         timeout: Duration => Some(timeout),
         cancel: CancelToken => Some(cancel),
+        priority: Priority => priority,
+        wait: Duration => Some(wait),
         render: RenderOptions => render,
     }
 
@@ -174,56 +183,12 @@ fn in_range(option: &'static str, value: Option<f32>, min: f32, max: f32) -> Res
     }
 }
 
-fn at_most_logprobs(n: Option<usize>) -> Result<()> {
+pub(crate) fn at_most_logprobs(n: Option<usize>) -> Result<()> {
     match n {
         Some(n) if n > MAX_LOGPROBS => {
             Err(Error::option("logprobs", format!("{n}; it must be at most {MAX_LOGPROBS}")))
         }
         _ => Ok(()),
-    }
-}
-
-/// How to classify.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct ClassifyOptions {
-    /// Only these compete; each gets a probability. Empty: the most likely token is the answer.
-    ///
-    /// A label is scored as the text that follows the prompt, after one space unless the prompt ends in white space.
-    /// A label of several tokens is scored as a whole, by the sum of its tokens' log-probabilities.
-    pub labels: Vec<String>,
-    /// Report the logits, one per vocabulary entry, at the prompt's last position.
-    pub return_logits: bool,
-    /// Report the log-probabilities of the token and of the `n` most likely ones.
-    pub logprobs: Option<usize>,
-    /// Time limit for the whole call; rows that are not done by then are [`Error::TimedOut`].
-    pub timeout: Option<Duration>,
-    /// Cancels the call from elsewhere; rows that are not done by then are [`Error::Cancelled`].
-    pub cancel: Option<CancelToken>,
-}
-
-impl ClassifyOptions {
-    setters! {
-        labels: impl IntoIterator<Item = impl Into<String>> => labels.into_iter().map(Into::into).collect(),
-        return_logits: bool => return_logits,
-        logprobs: usize => Some(logprobs),
-        timeout: Duration => Some(timeout),
-        cancel: CancelToken => Some(cancel),
-    }
-
-    /// Checks every value; backends call it before any work starts.
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`] that names the first option whose value means nothing.
-    pub fn validate(&self) -> Result<()> {
-        if self.labels.iter().any(|l| l.trim().is_empty()) {
-            return Err(Error::option("labels", "a label is empty"));
-        }
-        let mut seen = std::collections::HashSet::new();
-        if let Some(twice) = self.labels.iter().find(|l| !seen.insert(l.trim())) {
-            return Err(Error::option("labels", format!("{twice:?} is there twice")));
-        }
-        at_most_logprobs(self.logprobs)
     }
 }
 
@@ -260,6 +225,10 @@ pub struct LoadOptions {
     pub gpu_layers: GpuLayers,
     /// How many sequences may run at once; more wait. `None`: the backend's choice.
     pub parallel_slots: Option<usize>,
+    /// How many calls may wait for others to end, beside as many as there are slots; a call beyond that is
+    /// [`Error::Busy`], unless it may [wait](GenerateOptions::wait). A batch is one call, however many rows it has.
+    /// `None`: 1024.
+    pub queue_len: Option<usize>,
     /// Called while loading, from the loading thread.
     pub progress: Option<ProgressFn>,
     /// Which device. `None`: the backend's first.
@@ -276,6 +245,12 @@ pub struct LoadOptions {
     pub cache_dtype: Option<CacheDtype>,
     /// Most bytes for weights and cache together. `None`: what the device has free.
     pub memory_limit: Option<u64>,
+    /// Most bytes of keys and values that are kept when their sequences have ended, for others that begin alike; those
+    /// that were not used for the longest time leave first, and all leave where a running sequence needs the room.
+    /// `None`: as much as the cache holds, and of what the device has free, without a `memory_limit`, at most a quarter.
+    ///
+    /// 0 shares nothing: each sequence computes all of its tokens, even where another with the same beginning runs.
+    pub prefix_cache: Option<u64>,
     /// Threads of a CPU backend. `None`: one per physical core.
     pub threads: Option<usize>,
 }
@@ -286,11 +261,13 @@ impl LoadOptions {
         context_len: usize => Some(context_len),
         gpu_layers: GpuLayers => gpu_layers,
         parallel_slots: usize => Some(parallel_slots),
+        queue_len: usize => Some(queue_len),
         device: DeviceChoice => Some(device),
         quantise: u8 => Some(quantise),
         exact_activations: bool => exact_activations,
         cache_dtype: CacheDtype => Some(cache_dtype),
         memory_limit: u64 => Some(memory_limit),
+        prefix_cache: u64 => Some(prefix_cache),
         threads: usize => Some(threads),
     }
 
@@ -345,12 +322,14 @@ impl fmt::Debug for LoadOptions {
             .field("context_len", &self.context_len)
             .field("gpu_layers", &self.gpu_layers)
             .field("parallel_slots", &self.parallel_slots)
+            .field("queue_len", &self.queue_len)
             .field("progress", &self.progress.is_some())
             .field("device", &self.device)
             .field("quantise", &self.quantise)
             .field("exact_activations", &self.exact_activations)
             .field("cache_dtype", &self.cache_dtype)
             .field("memory_limit", &self.memory_limit)
+            .field("prefix_cache", &self.prefix_cache)
             .field("threads", &self.threads)
             .finish()
     }

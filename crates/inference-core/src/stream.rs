@@ -169,6 +169,9 @@ pub trait TokenSource: Send {
 ///
 /// Dropping it cancels the call and frees its memory.
 ///
+/// With the feature `async` it is a `futures_core::Stream` as well: no runtime is needed, since the engine's thread wakes
+/// whoever polled last. Both ways may take turns on one stream.
+///
 /// An end token is not delivered. A token whose text is not settled yet (an incomplete character, or what may become
 /// a stop text) is delivered together with the one that settles it, so that the joined texts equal the decoding of all
 /// ids, up to a stop text.

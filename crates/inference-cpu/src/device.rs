@@ -12,9 +12,9 @@ use crate::{
 };
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use std::{cell::RefCell, ops::Range};
@@ -118,6 +118,7 @@ impl Device for Cpu {
     type Linear = Linear;
     type Cache = Cache;
     type Step = Started;
+    type Recorded = ();
 
     fn vector(&self, values: &[f32]) -> Result<Tensor> {
         let mut x = self.arena.tensor(1, values.len());
@@ -223,6 +224,11 @@ impl Device for Cpu {
         let level = if self.exact { self.level.without_rounding() } else { self.level };
         call.run(level, &self.pool, scratch, cache, layer, &mut y.data);
         Ok(y)
+    }
+
+    fn copy_blocks(&self, cache: &mut Cache, layers: &[Layer], copies: &[BlockCopy]) -> Result<()> {
+        cache.copy(&self.pool, layers, copies);
+        Ok(())
     }
 
     fn gate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {

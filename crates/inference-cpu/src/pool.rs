@@ -226,6 +226,16 @@ impl<'a, T> Disjoint<'a, T> {
         // SAFETY: inside the slice, whose borrow `self` holds; the caller keeps the parts apart.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(range.start), range.len()) }
     }
+
+    /// A part of the slice, to be read.
+    ///
+    /// # Safety
+    /// Nobody writes to it, or has it from [`slice`](Self::slice), while it is in use.
+    pub(crate) unsafe fn shared(&self, range: Range<usize>) -> &'a [T] {
+        assert!(range.start <= range.end && range.end <= self.len);
+        // SAFETY: inside the slice, whose borrow `self` holds; the caller sees to it that it does not change.
+        unsafe { std::slice::from_raw_parts(self.start.add(range.start), range.len()) }
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
     Cuda, CudaBackend, CudaDriver, Device, NAME, choose,
     diagnose::{HIDING, Problem},
     driver::GRAPH,
-    nvrtc::{Nvrtc, PLACE},
+    nvrtc::{CACHE_DIR, Nvrtc, PLACE},
 };
 use inference_core::{
     Availability, Backend, Check, DeviceChoice, Error, Format, LoadOptions, Result, TextModel,
@@ -14,7 +14,7 @@ use inference_core::{
 use std::{env, fmt::Write as _, path::Path};
 
 /// Variables that change what CUDA or this backend does, for a report.
-const TELLING: [&str; 8] = [
+const TELLING: [&str; 9] = [
     HIDING,
     "NVIDIA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER",
@@ -22,6 +22,7 @@ const TELLING: [&str; 8] = [
     "CUDA_MODULE_LOADING",
     "LD_LIBRARY_PATH",
     PLACE,
+    CACHE_DIR,
     GRAPH,
 ];
 

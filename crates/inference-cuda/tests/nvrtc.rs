@@ -1,9 +1,9 @@
 //! NVRTC compiles every kernel, with no card. Skipped, with a line that says so, where it is not installed.
 #![cfg(any(target_os = "linux", target_os = "windows"))]
 
-use inference_cuda::nvrtc::{Nvrtc, NvrtcError, options};
+use inference_cuda::nvrtc::{Compiler, Nvrtc, NvrtcError, options};
 use inference_gpu::Module;
-use std::time::Instant;
+use std::{fs, path::PathBuf, time::Instant};
 
 /// Any driver's: the newest NVRTC that is there.
 const NEWEST: u32 = 13;
@@ -62,6 +62,37 @@ fn a_card_that_the_compiler_does_not_know_gets_ptx() {
     let text = String::from_utf8_lossy(&code);
     assert!(text.contains(&format!(".target sm_{newest}")) && text.ends_with('\0'));
     assert!(matches!(nvrtc.arch_for(10), Err(NvrtcError::DeviceTooOld { arch: 10, .. })));
+}
+
+#[test]
+fn kernels_are_compiled_once_for_each_kind_of_card() {
+    let Some(nvrtc) = nvrtc() else { return };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let entries = || -> Vec<PathBuf> {
+        fs::read_dir(folder.path()).expect("it is there").flatten().map(|e| e.path()).collect()
+    };
+    let compile = |arch, defines: &[String], fits: bool| {
+        let compiler = Compiler::with_cache_in(nvrtc, arch, Some(folder.path())).expect("known");
+        let asked = std::cell::Cell::new(0);
+        let ask = |_: &[u8]| {
+            asked.set(asked.get() + 1);
+            fits
+        };
+        let source = Module::Elementwise.source();
+        let code = compiler.compile(&source, defines, ask).expect("it compiles");
+        (code, asked.get())
+    };
+    let (first, asked) = compile(80, &[], true);
+    assert_eq!((asked, entries().len()), (0, 1), "nothing was there");
+    assert!(compile(80, &[], true) == (first.clone(), 1), "from the disk");
+    assert!(compile(80, &[], false).0.len() == first.len(), "what does not fit is made again");
+    assert!(compile(90, &[], true).0 != first);
+    compile(80, &["-DX=1".to_owned()], true);
+    assert_eq!(entries().len(), 3, "another card, other defines");
+    for entry in entries() {
+        fs::write(entry, b"damaged").expect("it can be written");
+    }
+    assert!(compile(80, &[], true) == (first, 0));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What distinguishes one decoder from another, as data.
 
+use inference_text::step::Lengths;
 use std::{borrow::Cow, f64};
 
 /// A decoder-only transformer, fully described.
@@ -28,14 +29,22 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// A sequence that grows longer than this is to be computed anew, keys and values included: its rotary embedding is
-    /// another one from there on (LongRoPE, as `transformers` does for Phi-3).
-    pub fn restart_above(&self) -> Option<usize> {
-        let original = |rope: &Rope| match rope.frequencies {
-            Frequencies::Long { original, .. } => Some(original),
-            _ => None,
+    /// How a token's rotary embedding depends on the length of its sequence: LongRoPE has another one above its original
+    /// length, for all tokens (as `transformers` does for Phi-3); dynamic scaling one for each length above it.
+    pub fn lengths(&self) -> Lengths {
+        let least = |original: fn(&Frequencies) -> Option<usize>| {
+            self.ropes.iter().filter_map(|rope| original(&rope.frequencies)).min()
         };
-        self.ropes.iter().filter_map(original).min()
+        Lengths {
+            restart_above: least(|f| match f {
+                Frequencies::Long { original, .. } => Some(*original),
+                _ => None,
+            }),
+            each_above: least(|f| match f {
+                Frequencies::Dynamic { original, .. } => Some(*original),
+                _ => None,
+            }),
+        }
     }
 }
 

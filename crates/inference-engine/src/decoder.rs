@@ -19,6 +19,7 @@ pub struct Decoder<D: Device> {
     head: Option<D::Linear>,
     norm: D::Tensor,
     blocks: Vec<Block<D>>,
+    recorded: D::Recorded,
 }
 
 /// One layer's parameters. What is optional, the checkpoint has or has not.
@@ -183,7 +184,7 @@ impl<D: Device> Decoder<D> {
             .map(|(i, layer)| Block::load(device, &source, prefix, i, layer, hidden))
             .collect::<Result<_>>()?;
         let norm = source.norm(device, &format!("{prefix}{}", names.norm), hidden)?;
-        Ok(Self { embed, head, norm, blocks, architecture })
+        Ok(Self { embed, head, norm, blocks, architecture, recorded: D::Recorded::default() })
     }
 
     /// What it is.
@@ -197,8 +198,18 @@ impl<D: Device> Decoder<D> {
     /// The device's own.
     pub fn forward(&self, device: &D, cache: &mut D::Cache, step: &Step) -> Result<D::Tensor> {
         let a = &self.architecture;
+        if !step.copies.is_empty() {
+            device.copy_blocks(cache, &a.layers, &step.copies)?;
+        }
         let rotations: Vec<_> = a.ropes.iter().map(|r| Rotation::new(r, step)).collect();
         let step = &device.begin(step, &rotations)?;
+        let mut body = |cache: &mut D::Cache| self.logits(device, cache, step);
+        device.run(&self.recorded, cache, step, &mut body)
+    }
+
+    /// All operations of a step.
+    fn logits(&self, device: &D, cache: &mut D::Cache, step: &D::Step) -> Result<D::Tensor> {
+        let a = &self.architecture;
         let mut x = device.embed(&self.embed, a.embed_scale, step)?;
         let mut h = device.rms_norm(&x, self.norm_before(0), a.norm_eps)?;
         for (i, w) in self.blocks.iter().enumerate() {

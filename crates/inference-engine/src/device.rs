@@ -1,11 +1,12 @@
 //! The arithmetic that a decoder needs, on one device.
 
 use crate::{
-    arch::{Activation, Attention},
-    step::{Rotation, Step},
+    arch::{Activation, Architecture, Attention, Layer},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
+use inference_text::logits::{Asked, Logits};
 
 /// Computes.
 ///
@@ -24,6 +25,13 @@ pub trait Device {
     type Cache;
     /// A step's tokens, positions, rotations and block tables, where the kernels can read them.
     type Step;
+    /// What this device keeps of a decoder's steps in order to run such steps faster; `()` where it keeps nothing.
+    type Recorded: Default;
+
+    /// What of this architecture the device can't compute with, in words; `None`: nothing. Asked before anything is loaded.
+    fn unsupported(&self, _architecture: &Architecture) -> Option<String> {
+        None
+    }
 
     /// Parameters `[n]`.
     ///
@@ -66,11 +74,34 @@ pub trait Device {
     /// The device's own.
     fn begin(&self, step: &Step, rotations: &[Rotation]) -> Result<Self::Step>;
 
+    /// Runs `body`, all operations of `step` with its decoder's parameters, and gives the logits; or gives what `body` would,
+    /// by what the device has `recorded` of this decoder. May run `body` more than once.
+    ///
+    /// # Errors
+    /// Those of `body`, and the device's own.
+    fn run(
+        &self,
+        _recorded: &Self::Recorded,
+        cache: &mut Self::Cache,
+        _step: &Self::Step,
+        body: &mut dyn FnMut(&mut Self::Cache) -> Result<Self::Tensor>,
+    ) -> Result<Self::Tensor> {
+        body(cache)
+    }
+
     /// Waits, and brings a matrix to the host, row-major.
     ///
     /// # Errors
     /// The device's own, of this or of an earlier call.
     fn read(&self, x: Self::Tensor) -> Result<Vec<f32>>;
+
+    /// Waits, and brings of each row of `logits` what is asked for, or all.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    fn answer(&self, logits: Self::Tensor, asked: &Asked) -> Result<Logits> {
+        Ok(Logits::all(self.read(logits)?, asked.rows.len()))
+    }
 
     /// How much memory it holds and has.
     fn memory(&self) -> Memory;
@@ -110,6 +141,15 @@ pub trait Device {
         attention: &Attention,
         step: &Self::Step,
     ) -> Result<Self::Tensor>;
+
+    /// Copies the keys and values of the first tokens of some blocks, in all `layers`: see [`BlockCopy`]. Comes before
+    /// [`begin`](Self::begin), where there is anything to copy.
+    fn copy_blocks(
+        &self,
+        cache: &mut Self::Cache,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()>;
 
     /// `[rows, 2n] → [rows, n]`: `activation(left half) ⊙ right half`.
     fn gate(&self, x: &Self::Tensor, activation: Activation) -> Result<Self::Tensor>;

@@ -10,6 +10,7 @@ use crate::{
 use inference_core::{CacheDtype, Error, GpuLayers, LoadOptions, ModelInfo, Progress, Result};
 use inference_text::{
     MemoryUse, Served,
+    logits::{Asked, Logits},
     runner::{Capacity, Forward, Loaded},
     scheduler::Reuse,
     step::Step,
@@ -34,6 +35,9 @@ pub struct Setup {
 /// Columns that share a scale where weights are quantised while they are loaded.
 const GROUP: usize = 64;
 
+/// The part of the free memory, one in so many, that prefixes may hold when nobody uses them.
+const IDLE_SHARE: u64 = 4;
+
 /// A checkpoint's decoder on a device, with its cache.
 struct OnDevice<D: Device> {
     device: D,
@@ -45,6 +49,11 @@ impl<D: Device> Forward for OnDevice<D> {
     fn forward(&mut self, step: &Step) -> Result<Vec<f32>> {
         let logits = self.decoder.forward(&self.device, &mut self.cache, step)?;
         self.device.read(logits)
+    }
+
+    fn answer(&mut self, step: &Step, asked: &Asked) -> Result<Logits> {
+        let logits = self.decoder.forward(&self.device, &mut self.cache, step)?;
+        self.device.answer(logits, asked)
     }
 
     fn memory(&self) -> MemoryUse {
@@ -72,7 +81,9 @@ pub fn load<D: Device + 'static>(
     }
     let checkpoint = Checkpoint::open(path)?;
     let (texts, options) = (checkpoint.texts()?, options.clone());
-    Served::start(texts, move || place(&checkpoint, &options, &setup, open()?))
+    let queue_len = options.queue_len;
+    let served = Served::start(texts, move || place(&checkpoint, &options, &setup, open()?))?;
+    Ok(served.queue_len(queue_len))
 }
 
 /// The part of loading that runs on the engine's thread.
@@ -85,6 +96,9 @@ fn place<D: Device>(
     let stored = checkpoint.weights()?;
     let source = checkpoint.source(&*stored, &|_| ());
     let architecture = checkpoint.architecture();
+    if let Some(what) = device.unsupported(architecture) {
+        return Err(Error::unsupported(what, setup.backend));
+    }
     let quantising = quantising(options, &source, architecture)?;
     let weights = quantising.as_ref().map_or(source.weights, |q| q as &dyn Weights);
     let (total, done) = (weights.bytes(), Cell::new(0));
@@ -124,7 +138,8 @@ fn place<D: Device>(
         block_len: device.block_len(),
         slots,
         step_tokens: setup.step_tokens,
-        restart_above: architecture.restart_above(),
+        lengths: architecture.lengths(),
+        kept: plan.kept,
     };
     Ok(Loaded { forward: OnDevice { device, decoder, cache }, capacity, info })
 }
@@ -165,6 +180,8 @@ fn like(weights: &Kind) -> CacheDtype {
 struct Plan {
     context_len: usize,
     blocks: usize,
+    /// Blocks that are kept when their sequences have ended.
+    kept: usize,
     bytes_per_token: u64,
 }
 
@@ -204,6 +221,13 @@ impl Plan {
         let useful = blocks_of(wanted).saturating_mul(slots as u64).min(u64::from(u32::MAX));
         let blocks = room.min(useful) as usize;
         let context_len = wanted.min(blocks * block_len);
-        Ok(Self { context_len, blocks, bytes_per_token: block_bytes / block_len as u64 })
+        // A limit was meant for all; without one, what is idle is not to fill the machine.
+        let idle = if options.memory_limit.is_some() { limit } else { limit / IDLE_SHARE };
+        let kept = match options.prefix_cache {
+            Some(0) => 0,
+            bytes => (bytes.unwrap_or(idle) / block_bytes.max(1)).clamp(1, blocks as u64) as usize,
+        };
+        let bytes_per_token = block_bytes / block_len as u64;
+        Ok(Self { context_len, blocks, kept, bytes_per_token })
     }
 }

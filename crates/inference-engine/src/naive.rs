@@ -1,9 +1,9 @@
 //! The reference device: f32, one thread, written to be read. Every other device is tested against it.
 
 use crate::{
-    arch::{Activation, Attention},
+    arch::{Activation, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Span, Step},
+    step::{BlockCopy, Rotation, Span, Step},
     weights::Matrix,
 };
 use inference_core::{CacheDtype, Result};
@@ -124,6 +124,7 @@ impl Device for Naive {
     type Linear = Linear;
     type Cache = Cache;
     type Step = Started;
+    type Recorded = ();
 
     fn vector(&self, values: &[f32]) -> Result<Mat> {
         Ok(Mat { cols: values.len(), data: values.to_vec() })
@@ -261,6 +262,19 @@ impl Device for Naive {
             }
         }
         Ok(y)
+    }
+
+    fn copy_blocks(&self, cache: &mut Cache, _: &[Layer], copies: &[BlockCopy]) -> Result<()> {
+        for copy in copies {
+            let [from, to] = [copy.from, copy.to].map(|block| block as usize * self.block_len);
+            for token in 0..copy.tokens {
+                for all in cache.0.iter_mut().flat_map(|(keys, values)| [keys, values]) {
+                    let row = all.row(from + token).to_vec();
+                    all.row_mut(to + token).copy_from_slice(&row);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn gate(&self, x: &Mat, activation: Activation) -> Result<Mat> {

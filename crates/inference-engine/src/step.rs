@@ -1,6 +1,6 @@
 //! One forward pass over a ragged batch, and the rotary embedding of its tokens.
 
-pub use inference_text::step::{Span, Step};
+pub use inference_text::step::{BlockCopy, Span, Step};
 
 use crate::arch::Rope;
 

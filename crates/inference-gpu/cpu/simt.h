@@ -20,7 +20,13 @@
 
 namespace simt {
 enum Status : uint8_t { READY, AT_BARRIER, AT_EXCHANGE, DONE };
-constexpr unsigned STACK = 64 << 10, THREADS = 1024, SLOT = 64;
+#if defined(__SANITIZE_ADDRESS__)
+extern "C" void __asan_unpoison_memory_region(void const volatile *, size_t);
+constexpr unsigned STACK = 256 << 10;
+#else
+constexpr unsigned STACK = 64 << 10;
+#endif
+constexpr unsigned THREADS = 1024, SLOT = 64;
 
 struct Fiber {
 #if defined(__x86_64__)
@@ -78,6 +84,9 @@ static void entry() {
 }
 static void prepare(Fiber &fiber, unsigned thread) {
   char *base = S.stacks + (size_t)thread * STACK;
+#if defined(__SANITIZE_ADDRESS__)
+  __asan_unpoison_memory_region(base, STACK);  // a fiber of a launch that failed has not returned
+#endif
   fiber.thread = thread;
   fiber.parity = 0;
   fiber.status = READY;
@@ -103,6 +112,14 @@ static inline unsigned random_below(unsigned n) {
 }
 extern "C" char __start_simt_shared[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_simt_shared[] __attribute__((weak, visibility("hidden")));
+
+#if defined(__SANITIZE_ADDRESS__)  // which keeps the arrays apart, and would not let memset between them
+__attribute__((no_sanitize("address", "undefined"))) static void spoil_shared() {
+  for (volatile char *p = __start_simt_shared; p < __stop_simt_shared; p++) *p = (char)0xff;
+}
+#else
+static void spoil_shared() { memset(__start_simt_shared, 0xff, (size_t)(__stop_simt_shared - __start_simt_shared)); }
+#endif
 
 // Runs the lanes of a wave until all wait for the block or have ended.
 static void run_wave(unsigned first, unsigned lanes) {
@@ -138,7 +155,7 @@ static void run_wave(unsigned first, unsigned lanes) {
   }
 }
 static void run_block() {
-  memset(__start_simt_shared, 0xff, (size_t)(__stop_simt_shared - __start_simt_shared));
+  spoil_shared();
   const unsigned n = S.threads, waves = (n + WAVE - 1) / WAVE;
   for (unsigned i = 0; i < n; i++) prepare(S.fibers[i], i);
   while (!S.error[0]) {

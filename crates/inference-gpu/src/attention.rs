@@ -8,7 +8,11 @@ use crate::{
     step::Started,
 };
 use inference_core::{CacheDtype, Error, Result};
-use inference_engine::{arch::Attention, device::Heads};
+use inference_engine::{
+    arch::{Attention, Layer},
+    device::Heads,
+    step::BlockCopy,
+};
 use std::ops::Range;
 
 /// Tokens of a block: a page of one head's keys is a few KiB in one piece.
@@ -18,17 +22,17 @@ pub(crate) const BLOCK: usize = 32;
 const COLUMNS: usize = 16;
 
 /// The widest head of the kernels; the same as in `attend.cu`.
-const WIDEST: usize = 256;
+pub(crate) const WIDEST: usize = 256;
 
 /// Keys of a split and heads that a block takes, the same as in `attend.cu`.
-const SPLIT: usize = 256;
+pub(crate) const SPLIT: usize = 256;
 const GROUP: usize = 8;
 
 /// Bytes of partial results of attention that may be there at a time.
 const PARTIAL: usize = 64 << 20;
 
 /// Columns of a head in the cache.
-fn width(attention: &Attention) -> usize {
+pub(crate) fn width(attention: &Attention) -> usize {
     attention.head_dim.next_multiple_of(COLUMNS)
 }
 
@@ -41,6 +45,8 @@ fn numbers(attention: &Attention) -> usize {
 pub struct Cache<D: Driver> {
     layers: Vec<[Kept<D>; 2]>,
     stored: Stored,
+    /// Which of its device's caches it is.
+    pub(crate) number: u64,
 }
 
 /// Bytes of a block of all layers.
@@ -68,10 +74,16 @@ impl<D: Driver> Gpu<D> {
             let bytes = blocks * numbers(a) * stored.size();
             Ok([self.keep(bytes)?, self.keep(bytes)?])
         };
-        let cache = Cache { layers: layers.iter().map(layer).collect::<Result<_>>()?, stored };
+        let number = self.caches.get();
+        self.caches.set(number + 1);
+        let layers_of = layers.iter().map(layer).collect::<Result<_>>()?;
+        let cache = Cache { layers: layers_of, stored, number };
         // All that is known of the model's steps: room for the largest, with some activations alive at the same
         // time, and what attention of few queries keeps of long texts.
-        self.activations.reserve(self.step_rows * self.widest.get() * 3 + PARTIAL)?;
+        let partial = |a: &Attention| of_row(a, splits(blocks * BLOCK, a.window));
+        let partial = layers.iter().map(partial).max().unwrap_or(0).saturating_mul(self.step_rows);
+        let activations = self.step_rows * self.widest.get() * 3;
+        self.activations.reserve(activations + partial.min(PARTIAL))?;
         let heads = layers.iter().map(|a| a.heads).max().unwrap_or(0);
         self.count(self.step_rows * heads)?;
         Ok(cache)
@@ -84,6 +96,32 @@ impl<D: Driver> Gpu<D> {
             *counters = Some(self.zeros(n)?);
         }
         Ok(counters.as_ref().map_or(0, |c| c.address()))
+    }
+
+    pub(crate) fn copy(
+        &self,
+        cache: &Cache<D>,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()> {
+        let words: Vec<_> = copies.iter().flat_map(|c| [c.from, c.to, c.tokens as u32]).collect();
+        let piece = self.activations.lend(words.len() * 4)?;
+        piece.upload(0, bytemuck::cast_slice(&words))?;
+        for (Layer { attention: a, .. }, [keys, values]) in layers.iter().zip(&cache.layers) {
+            let row = width(a) * cache.stored.size() / 4;
+            let args = list![
+                keys.address(),
+                values.address(),
+                piece.address(),
+                copies.len(),
+                a.kv_heads,
+                BLOCK * row,
+                row,
+            ];
+            let all = copies.len() * a.kv_heads * BLOCK * row;
+            self.each(Module::Elementwise, "copy_blocks", all, args)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn write_heads(
@@ -213,12 +251,10 @@ impl<D: Driver> Gpu<D> {
         step: &Started<D>,
         rows: Range<usize>,
     ) -> Result<()> {
-        let places = &step.positions[rows.clone()];
-        let splits = places.iter().map(|p| splits(*p, a.window)).max().unwrap_or(0);
-        let of_row = a.heads * splits * (width(a) + 2) * 4;
-        let at_once = if splits > 1 { (PARTIAL / of_row).max(1) } else { rows.len().max(1) };
-        let partial = (splits > 1).then(|| self.activations.lend(of_row * at_once.min(rows.len())));
-        let partial = partial.transpose()?;
+        let splits = splits(step.context, a.window);
+        let of_row = of_row(a, splits);
+        let at_once = PARTIAL.checked_div(of_row).map_or(rows.len(), |n| n.min(rows.len())).max(1);
+        let partial = (of_row > 0).then(|| self.activations.lend(of_row * at_once)).transpose()?;
         let counters = self.count(q.rows * a.heads)?;
         let [keys, values] = &cache.layers[layer];
         let chunks = (a.heads / a.kv_heads).div_ceil(GROUP);
@@ -253,9 +289,14 @@ impl<D: Driver> Gpu<D> {
     }
 }
 
-/// How many splits a token at `position` sees something of.
-fn splits(position: u32, window: Option<usize>) -> usize {
-    let position = position as usize;
-    let oldest = window.map_or(0, |w| (position + 1).saturating_sub(w));
-    position / SPLIT - oldest / SPLIT + 1
+/// Bytes of a token's partial results; none of a single split.
+fn of_row(a: &Attention, splits: usize) -> usize {
+    if splits > 1 { a.heads * splits * (width(a) + 2) * 4 } else { 0 }
+}
+
+/// How many splits the tokens of a sequence of up to `context` see something of, at most: a window lies across one border
+/// more than its own length.
+fn splits(context: usize, window: Option<usize>) -> usize {
+    let all = context.div_ceil(SPLIT);
+    window.map_or(all, |w| all.min((w + SPLIT - 2) / SPLIT + 1))
 }

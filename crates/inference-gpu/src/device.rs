@@ -6,16 +6,18 @@ use crate::{
     gpu::{Gpu, Tensor, list},
     linear::Epilogue,
     load::Linear,
+    replay::Recorded,
     source::Module,
     step::Started,
 };
 use inference_core::{CacheDtype, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Architecture, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
+use inference_text::logits::{Asked, Logits};
 
 impl<D: Driver> Gpu<D> {
     /// `x ← x + y` where there is a `y`, and the norm of that.
@@ -40,6 +42,11 @@ impl<D: Driver> Device for Gpu<D> {
     type Linear = Linear<D>;
     type Cache = Cache<D>;
     type Step = Started<D>;
+    type Recorded = Recorded<D>;
+
+    fn unsupported(&self, architecture: &Architecture) -> Option<String> {
+        self.too_large(architecture)
+    }
 
     fn vector(&self, values: &[f32]) -> Result<Tensor<D>> {
         self.parameter(values)
@@ -69,15 +76,27 @@ impl<D: Driver> Device for Gpu<D> {
         self.start(step, rotations)
     }
 
+    fn run(
+        &self,
+        recorded: &Recorded<D>,
+        cache: &mut Cache<D>,
+        step: &Started<D>,
+        body: &mut dyn FnMut(&mut Cache<D>) -> Result<Tensor<D>>,
+    ) -> Result<Tensor<D>> {
+        self.run_or_replay(recorded, cache, step, body)
+    }
+
     fn read(&self, x: Tensor<D>) -> Result<Vec<f32>> {
-        let mut all = vec![0.0_f32; x.len()];
-        x.piece.download(bytemuck::cast_slice_mut(&mut all))?;
-        Ok(all)
+        self.bring(&x)
+    }
+
+    fn answer(&self, logits: Tensor<D>, asked: &Asked) -> Result<Logits> {
+        self.bring_asked(&logits, asked)
     }
 
     fn memory(&self) -> Memory {
         // Nothing is freed while a model is there, so what is held is the most that was.
-        let active = self.held.get() + self.parameters.held() + self.activations.held();
+        let active = self.held.bytes() + self.parameters.held() + self.activations.held();
         let available = self.driver.memory().map_or_else(
             |e| {
                 tracing::warn!("the device does not say how much memory is free: {e}");
@@ -122,6 +141,15 @@ impl<D: Driver> Device for Gpu<D> {
         step: &Started<D>,
     ) -> Result<Tensor<D>> {
         self.attend_to(q, cache, layer, attention, step)
+    }
+
+    fn copy_blocks(
+        &self,
+        cache: &mut Cache<D>,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()> {
+        self.copy(cache, layers, copies)
     }
 
     fn gate(&self, x: &Tensor<D>, activation: Activation) -> Result<Tensor<D>> {

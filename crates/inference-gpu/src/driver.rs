@@ -18,6 +18,12 @@ pub trait Driver: 'static {
     /// What kernels are compiled for.
     fn target(&self) -> &Target;
 
+    /// Whether every piece of memory is to be a buffer of its own, of just its size, and is never recorded: so that a test sees
+    /// what reaches beyond it.
+    fn keeps_apart(&self) -> bool {
+        false
+    }
+
     /// The device's memory.
     ///
     /// # Errors

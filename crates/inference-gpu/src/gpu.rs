@@ -2,11 +2,14 @@
 
 use crate::{
     arena::{Arena, Piece},
+    attention::{WIDEST, width},
     driver::Driver,
     launch::{Arg, Kernels},
+    load::Held,
     source::Module,
 };
 use inference_core::{Error, Result};
+use inference_engine::arch::{Architecture, Layer};
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
@@ -16,7 +19,14 @@ use std::{
 const PARAMETERS: usize = 4 << 20;
 
 /// Bytes of a buffer for activations, at least.
-const ACTIVATIONS: usize = 32 << 20;
+const ACTIVATIONS: usize = 8 << 20;
+
+/// Blocks of a grid in y, where heads are.
+const MOST_HEADS: usize = 65_535;
+
+/// What is compiled before it is known which matrices there are.
+const OF_EVERY_MODEL: [Module; 5] =
+    [Module::Elementwise, Module::Embed, Module::Attend, Module::Flash, Module::Largest];
 
 /// A GPU, or what plays one, as a [`Device`](inference_engine::device::Device).
 pub struct Gpu<D: Driver> {
@@ -26,12 +36,17 @@ pub struct Gpu<D: Driver> {
     pub(crate) activations: Rc<Arena<D>>,
     /// Most rows of a step.
     pub(crate) step_rows: usize,
-    /// Bytes of matrices and caches.
-    pub(crate) held: Rc<Cell<u64>>,
+    /// Memory of matrices and caches.
+    pub(crate) held: Rc<Held>,
     /// Most bytes that a token's widest activations took in any matrix that was loaded.
     pub(crate) widest: Cell<usize>,
     /// Counts blocks that have ended, for attention: all 0 between launches.
     pub(crate) counters: RefCell<Option<Piece<D>>>,
+    /// Whether steps are recorded; not where that is impossible or has gone wrong.
+    pub(crate) records: Cell<bool>,
+    pub(crate) replays: Cell<usize>,
+    /// Caches that were made.
+    pub(crate) caches: Cell<u64>,
 }
 
 /// A matrix of activations, or a vector of parameters, f32 and row-major. Its memory goes back when it is dropped.
@@ -64,24 +79,47 @@ impl<D: Driver> Gpu<D> {
     pub fn new(driver: D, step_rows: usize) -> Result<Self> {
         let driver = Rc::new(driver);
         let kernels = Kernels::new(driver.clone());
-        for module in [Module::Elementwise, Module::Embed, Module::Attend, Module::Flash] {
+        for module in OF_EVERY_MODEL {
             kernels.load(module)?;
         }
         Ok(Self {
             kernels,
             parameters: Arena::new(driver.clone(), PARAMETERS),
             activations: Arena::new(driver.clone(), ACTIVATIONS),
+            records: Cell::new(!driver.keeps_apart()),
             driver,
             step_rows,
             held: Rc::default(),
             widest: Cell::new(0),
             counters: RefCell::new(None),
+            replays: Cell::new(0),
+            caches: Cell::new(0),
         })
     }
 
     /// What it runs on.
     pub fn driver(&self) -> &D {
         &self.driver
+    }
+
+    /// What of an architecture is too large for the kernels, in words.
+    pub(crate) fn too_large(&self, architecture: &Architecture) -> Option<String> {
+        for Layer { attention, ffn, .. } in &architecture.layers {
+            let (dim, heads) = (attention.head_dim, attention.heads);
+            if width(attention) > WIDEST {
+                return Some(format!("heads of {dim} columns (at most {WIDEST})"));
+            }
+            if heads > MOST_HEADS {
+                return Some(format!("{heads} heads (at most {MOST_HEADS})"));
+            }
+            let widest = attention.q_cols() + 2 * attention.kv_cols();
+            let widest = widest.max(2 * ffn).max(architecture.vocab).max(architecture.hidden);
+            if widest > i32::MAX as usize / self.step_rows.max(1) {
+                let rows = self.step_rows;
+                return Some(format!("{widest} activations of a token, in steps of {rows} tokens"));
+            }
+        }
+        None
     }
 
     /// Room for `[rows, cols]` activations.

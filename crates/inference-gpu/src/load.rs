@@ -66,7 +66,25 @@ pub(crate) struct Kept<D: Driver> {
     driver: Rc<D>,
     buffer: D::Buffer,
     bytes: u64,
-    held: Rc<Cell<u64>>,
+    held: Rc<Held>,
+}
+
+/// Bytes of all [`Kept`], and how often some were given back.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    bytes: Cell<u64>,
+    freed: Cell<u64>,
+}
+
+impl Held {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// Grows whenever something is freed.
+    pub(crate) fn freed(&self) -> u64 {
+        self.freed.get()
+    }
 }
 
 impl<D: Driver> Kept<D> {
@@ -77,7 +95,8 @@ impl<D: Driver> Kept<D> {
 
 impl<D: Driver> Drop for Kept<D> {
     fn drop(&mut self) {
-        self.held.set(self.held.get() - self.bytes);
+        self.held.bytes.set(self.held.bytes.get() - self.bytes);
+        self.held.freed.set(self.held.freed.get() + 1);
     }
 }
 
@@ -140,7 +159,7 @@ impl<D: Driver> Gpu<D> {
     pub(crate) fn keep(&self, bytes: usize) -> Result<Kept<D>> {
         let buffer = self.driver.alloc(bytes.max(1))?;
         let bytes = bytes.max(1) as u64;
-        self.held.set(self.held.get() + bytes);
+        self.held.bytes.set(self.held.bytes.get() + bytes);
         Ok(Kept { driver: self.driver.clone(), buffer, bytes, held: self.held.clone() })
     }
 

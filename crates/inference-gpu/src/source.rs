@@ -10,6 +10,8 @@ pub enum Module {
     Elementwise,
     /// Embeddings, and what becomes of heads before they meet.
     Embed,
+    /// The largest of rows.
+    Largest,
     /// Attention of single queries.
     Attend,
     /// Attention of many neighbouring queries.
@@ -36,6 +38,7 @@ impl Module {
         let mut all = vec![
             Self::Elementwise,
             Self::Embed,
+            Self::Largest,
             Self::Attend,
             Self::Flash,
             Self::DenseGemv,
@@ -51,6 +54,7 @@ impl Module {
         let parts: &[&str] = match self {
             Self::Elementwise => &[include_str!("../kernels/elementwise.cu")],
             Self::Embed => &[CACHE, include_str!("../kernels/embed.cu")],
+            Self::Largest => &[include_str!("../kernels/largest.cu")],
             Self::Attend => &[CACHE, include_str!("../kernels/attend.cu")],
             Self::Flash => {
                 &[CACHE, include_str!("../kernels/tile.h"), include_str!("../kernels/flash.cu")]

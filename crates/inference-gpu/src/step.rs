@@ -1,6 +1,11 @@
 //! A step's numbers, where the kernels can read them.
 
-use crate::{arena::Piece, driver::Driver, gpu::Gpu};
+use crate::{
+    arena::{Piece, Place},
+    attention::{BLOCK, SPLIT},
+    driver::Driver,
+    gpu::Gpu,
+};
 use inference_core::Result;
 use inference_engine::step::{Rotation, Step};
 use std::ops::Range;
@@ -20,8 +25,10 @@ pub struct Started<D: Driver> {
     pub(crate) wanted: usize,
     /// Entries of a sequence's table of blocks.
     pub(crate) table_len: usize,
-    /// Each token's place in its sequence.
-    pub(crate) positions: Vec<u32>,
+    /// No sequence is longer: what the launches of attention are made for.
+    pub(crate) context: usize,
+    /// Whether it can be recorded: every sequence has one token, whose logits are wanted.
+    pub(crate) is_steady: bool,
     /// Rows whose sequences have few of them in this step.
     pub(crate) single: Vec<Range<usize>>,
     /// How many tiles of [`TILES`] queries the others are, and where those begin, in words.
@@ -33,7 +40,15 @@ pub struct Started<D: Driver> {
 impl<D: Driver> Gpu<D> {
     pub(crate) fn start(&self, step: &Step, rotations: &[Rotation]) -> Result<Started<D>> {
         let rows = step.tokens.len();
-        let table_len = step.spans.iter().map(|s| s.blocks.len()).max().unwrap_or(0);
+        let is_steady = self.may_record(rows)
+            && step.spans.iter().all(|span| span.rows.len() == 1 && span.wanted == 1);
+        let mut context = step.positions.iter().max().map_or(0, |p| *p as usize + 1);
+        let mut table_len = step.spans.iter().map(|s| s.blocks.len()).max().unwrap_or(0);
+        if is_steady {
+            // Few lengths, so that few steps are recorded.
+            context = context.next_power_of_two().max(SPLIT);
+            table_len = table_len.max(context / BLOCK);
+        }
         let mut words: Vec<u32> = Vec::new();
         words.extend(&step.tokens);
         words.extend(&step.positions);
@@ -71,12 +86,17 @@ impl<D: Driver> Gpu<D> {
         }
         let piece = self.activations.lend(words.len() * 4)?;
         piece.upload(0, bytemuck::cast_slice(&words))?;
-        let positions = step.positions.clone();
-        Ok(Started { piece, rows, wanted, table_len, positions, single, tiles, rotations: places })
+        let rotations = places;
+        Ok(Started { piece, rows, wanted, table_len, context, is_steady, single, tiles, rotations })
     }
 }
 
 impl<D: Driver> Started<D> {
+    /// Where it is in the memory that goes round.
+    pub(crate) fn place(&self) -> Place {
+        self.piece.place()
+    }
+
     fn at(&self, word: usize) -> u64 {
         self.piece.address() + 4 * word as u64
     }

@@ -13,6 +13,7 @@ use inference_text::{
     ChatTemplate, MemoryUse, Served, Texts, Tokenizer,
     gguf::Gguf,
     runner::{Capacity, Loaded},
+    step::Lengths,
 };
 use llama_cpp_2::{
     LlamaBackendDevice, LlamaBackendDeviceType,
@@ -49,6 +50,9 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Served> {
     if options.exact_activations {
         return Err(Error::unsupported("exact_activations", NAME));
     }
+    if options.prefix_cache.is_some_and(|bytes| bytes > 0) {
+        return Err(Error::unsupported("prefix_cache other than 0", NAME));
+    }
     let slots = options.parallel_slots.unwrap_or(SLOTS);
     if slots > MOST_SLOTS {
         let reason = format!("{slots}; llama.cpp runs at most {MOST_SLOTS} sequences at once");
@@ -61,10 +65,11 @@ pub(crate) fn load(path: &Path, options: &LoadOptions) -> Result<Served> {
     let template = ChatTemplate::from_gguf(&gguf, &tokenizer)?;
     let end_tokens = tokenizer.end_tokens();
     let plan = Plan::new(&gguf, options, slots, &device)?;
-    let (path, options) = (path.to_owned(), options.clone());
-    Served::start(Texts { tokenizer, template, end_tokens }, move || {
+    let (path, options, queue_len) = (path.to_owned(), options.clone(), options.queue_len);
+    let served = Served::start(Texts { tokenizer, template, end_tokens }, move || {
         place(&path, &gguf, &options, library, &device, plan)
-    })
+    })?;
+    Ok(served.queue_len(queue_len))
 }
 
 /// The device that the options name, else the first.
@@ -187,7 +192,8 @@ fn place(
     };
     let model = LlamaModel::load_from_file(library, path, &parameters)
         .map_err(|e| refused("load it", &e))?;
-    let rewinds = !(model.is_recurrent() || model.is_hybrid());
+    // Of what the cache keeps, llama.cpp decides; that it shares nothing can be had.
+    let rewinds = !(model.is_recurrent() || model.is_hybrid() || options.prefix_cache == Some(0));
 
     let threads = options.threads.unwrap_or_else(physical_cores);
     let threads = i32::try_from(threads).unwrap_or(i32::MAX);
@@ -215,7 +221,8 @@ fn place(
         block_len: BLOCK,
         slots: plan.slots,
         step_tokens: STEP_TOKENS,
-        restart_above: None,
+        lengths: Lengths::default(),
+        kept: 0,
     };
     let memory = MemoryUse { active: memory, peak: memory };
     Ok(Loaded { forward: Context::new(owned, &cells, memory), capacity, info })

@@ -12,12 +12,13 @@ static inline uint ordered(float v) {
 static inline ulong key_of(float v, uint place) { return (ulong)ordered(v) << 32 | (uint)~place; }
 static inline uint place_of(ulong key) { return ~(uint)key; }
 
-struct Argmax { uint n; };
+// Of the first n numbers of rows of `stride`.
+struct Largest { uint n, stride, k; };
 
 KERNEL(256) argmax(device uint *ids [[buffer(0)]], device float *values [[buffer(1)]], device const float *x [[buffer(2)]],
-                   constant Argmax &a [[buffer(3)]], PLACE) {
+                   constant Largest &a [[buffer(3)]], PLACE) {
   SHARED ulong found[SAMPLERS / WAVE];
-  device const float *row = x + (ulong)group.x * a.n;
+  device const float *row = x + (ulong)group.x * a.stride;
   const uint thread_of = wave * WAVE + lane;
   ulong best = 0;
   for (uint i = thread_of; i < a.n; i += SAMPLERS) best = max(best, key_of(row[i], i));
@@ -30,17 +31,15 @@ KERNEL(256) argmax(device uint *ids [[buffer(0)]], device float *values [[buffer
   values[group.x] = row[place_of(best)];
 }
 
-struct TopK { uint n, k; };
-
 // Finds the k-th largest key, eight bits at a time by counting; then sorts the keys from there on.
 KERNEL(256) top_k(device uint *ids [[buffer(0)]], device float *values [[buffer(1)]], device const float *x [[buffer(2)]],
-                  constant TopK &a [[buffer(3)]], PLACE) {
+                  constant Largest &a [[buffer(3)]], PLACE) {
   SHARED atomic_uint counts[256];
   SHARED atomic_uint taken;
   SHARED ulong keys[SAMPLERS];
   SHARED ulong prefix;  // of the k-th largest: the bits that are known, from the top
   SHARED uint wanted;   // how many of those that begin so; 0: all of them, and no bits below matter
-  device const float *row = x + (ulong)group.x * a.n;
+  device const float *row = x + (ulong)group.x * a.stride;
   const uint thread_of = wave * WAVE + lane;
   if (thread_of == 0) {
     prefix = 0, wanted = a.k;

@@ -8,7 +8,10 @@ use crate::{
 };
 use candle_core::{DType, Tensor};
 use inference_core::{CacheDtype, Error, Result};
-use inference_engine::{arch::Attention, device::Heads};
+use inference_engine::{
+    arch::{Architecture, Attention},
+    device::Heads,
+};
 
 /// Tokens of a block: a page of one head's keys is a few KiB in one piece.
 pub(crate) const BLOCK: usize = 32;
@@ -50,6 +53,16 @@ pub(crate) fn block_bytes(layers: &[Attention], dtype: CacheDtype) -> u64 {
     (numbers * stored(dtype).map_or(4, |d| d.size_in_bytes())) as u64
 }
 
+fn too_wide(attention: &Attention) -> Option<String> {
+    let dim = attention.head_dim;
+    (width(attention) > WIDEST).then(|| format!("heads of {dim} columns (at most {WIDEST})"))
+}
+
+/// What of an architecture the kernels have no room for, in words.
+pub(crate) fn unsupported(architecture: &Architecture) -> Option<String> {
+    architecture.layers.iter().find_map(|layer| too_wide(&layer.attention))
+}
+
 /// How many splits of the keys a token at `position` sees something of.
 fn splits(position: u32, window: Option<usize>) -> usize {
     let position = position as usize;
@@ -64,9 +77,7 @@ impl<O: Operations> Candle<O> {
         blocks: usize,
         dtype: CacheDtype,
     ) -> Result<Vec<Layer>> {
-        if let Some(wide) = layers.iter().find(|a| width(a) > WIDEST) {
-            let reason =
-                format!("heads of {} columns; the kernels have room for {WIDEST}", wide.head_dim);
+        if let Some(reason) = layers.iter().find_map(too_wide) {
             return Err(Error::Device { reason });
         }
         let dtype = stored(dtype)?;

@@ -15,14 +15,15 @@ use inference_engine::{
 };
 use std::{fmt::Write as _, path::Path, process::Command};
 
-/// Sequences at once: a decoding step reads every weight anyway, and a GPU has arithmetic to spare.
-const SLOTS: usize = 32;
+/// Sequences at once: a decoding step reads every weight anyway, and up to 8 rows cost the GPU little more than one.
+const SLOTS: usize = 16;
 
 /// Prompt tokens of a step: enough that products are bound by arithmetic.
 const STEP_TOKENS: usize = 512;
 
-/// Bytes for activations and code. What macOS and other programs need, it has kept back itself.
-const RESERVE: u64 = 1 << 30;
+/// A part of the memory that macOS gives the GPU is left to activations, and to others: what a cache takes is taken from
+/// every program.
+const RESERVED: u64 = 4;
 
 impl Backend for MetalBackend {
     fn name(&self) -> &str {
@@ -48,12 +49,14 @@ impl Backend for MetalBackend {
 
     fn load(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
         check_choice(options.device.as_ref())?;
+        let gpu = gpu()?;
+        tracing::info!("{}", line(&gpu));
         let setup = Setup {
             backend: NAME,
-            device: name(&gpu()?),
+            device: name(&gpu),
             slots: SLOTS,
             step_tokens: STEP_TOKENS,
-            reserve: RESERVE,
+            reserve: memory(&gpu).1 / RESERVED,
         };
         Ok(Box::new(inference_engine::load(path, options, setup, open)?))
     }

@@ -9,11 +9,12 @@ use crate::{
 use candle_core::{DType, Tensor};
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Architecture, Attention},
     device::{Device, Heads, Memory},
     step::{Rotation, Step},
     weights::Matrix,
 };
+use inference_text::logits::{Asked, Logits};
 use std::cell::Cell;
 
 /// A device over candle's tensors, which computes with `O`: [`OnCpu`](crate::OnCpu), or Apple's GPU.
@@ -96,6 +97,11 @@ impl<O: Operations> Device for Candle<O> {
     type Linear = Linear;
     type Cache = Vec<Layer>;
     type Step = Started;
+    type Recorded = ();
+
+    fn unsupported(&self, architecture: &Architecture) -> Option<String> {
+        attention::unsupported(architecture)
+    }
 
     fn vector(&self, values: &[f32]) -> Result<Tensor> {
         let bytes = bytemuck::cast_slice(values);
@@ -128,7 +134,12 @@ impl<O: Operations> Device for Candle<O> {
 
     fn read(&self, x: Tensor) -> Result<Vec<f32>> {
         self.held();
-        x.flatten_all().and_then(|x| x.to_vec1()).map_err(fault)
+        self.operations.read(&x).map_err(fault)
+    }
+
+    fn answer(&self, logits: Tensor, asked: &Asked) -> Result<Logits> {
+        self.held();
+        self.bring(&logits, asked)
     }
 
     fn memory(&self) -> Memory {

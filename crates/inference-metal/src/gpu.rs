@@ -13,6 +13,7 @@ use candle_metal_kernels::{
     metal::{self, ComputePipeline, MetalDeviceType},
 };
 use inference_core::Error;
+use objc2::rc::autoreleasepool;
 use objc2_metal::{MTLCompileOptions, MTLDevice, MTLGPUFamily, MTLMathMode, MTLSize};
 use std::{cell::RefCell, collections::HashMap, fmt, sync::Arc};
 
@@ -116,6 +117,37 @@ impl AppleGpu {
         self.pipelines.borrow_mut().insert((library, name), pipeline.clone());
         Ok(pipeline)
     }
+
+    fn encode(&self, kernel: &Kernel<'_>, grid: [usize; 3], threads: usize) -> Result<()> {
+        let Kernel { library, name, buffers, arguments } = *kernel;
+        let pipeline = self.pipeline(library, name)?;
+        let most = pipeline.max_total_threads_per_threadgroup();
+        if threads > most {
+            bail!(
+                "{name} of {library:?} needs {threads} threads, and this GPU has room for {most}"
+            );
+        }
+        let guard = self.device.command_encoder()?;
+        let encoder: &metal::ComputeCommandEncoder = guard.as_ref();
+        encoder.set_compute_pipeline_state(&pipeline);
+        for (at, buffer) in buffers.iter().enumerate() {
+            let (Buffer::Read(tensor) | Buffer::Write(tensor)) = *buffer;
+            let (storage, layout) = tensor.storage_and_layout();
+            let Storage::Metal(storage) = &*storage else {
+                bail!("an operand of {name} is not on the GPU")
+            };
+            let offset = layout.start_offset() * tensor.dtype().size_in_bytes();
+            // By these two it is known what depends on what: launches run at the same time if nothing does.
+            match buffer {
+                Buffer::Read(_) => encoder.set_input_buffer(at, Some(storage.buffer()), offset),
+                Buffer::Write(_) => encoder.set_output_buffer(at, Some(storage.buffer()), offset),
+            }
+        }
+        let pointer = arguments.as_ptr().cast();
+        encoder.set_bytes_directly(buffers.len(), arguments.len(), pointer);
+        encoder.dispatch_thread_groups(size(grid), size([threads, 1, 1]));
+        Ok(())
+    }
 }
 
 fn size([width, height, depth]: [usize; 3]) -> MTLSize {
@@ -146,6 +178,15 @@ impl Launcher for AppleGpu {
         Ok(self.tensor(buffer, dtype, numbers))
     }
 
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        autoreleasepool(|_| {
+            let numbers = x.flatten_all()?.to_vec1()?;
+            // That looks at the last of the queue's buffers alone; a step has several, and any may have failed.
+            self.device.wait_until_completed()?;
+            Ok(numbers)
+        })
+    }
+
     fn memory(&self) -> (u64, u64) {
         let device = self.device.metal_device();
         let most = device.recommended_max_working_set_size();
@@ -167,33 +208,7 @@ impl Launcher for AppleGpu {
     }
 
     fn launch(&self, kernel: &Kernel<'_>, grid: [usize; 3], threads: usize) -> Result<()> {
-        let Kernel { library, name, buffers, arguments } = *kernel;
-        let pipeline = self.pipeline(library, name)?;
-        let most = pipeline.max_total_threads_per_threadgroup();
-        if threads > most {
-            bail!(
-                "{name} of {library:?} needs {threads} threads, and this GPU has room for {most}"
-            );
-        }
-        let guard = self.device.command_encoder()?;
-        let encoder: &metal::ComputeCommandEncoder = guard.as_ref();
-        encoder.set_compute_pipeline_state(&pipeline);
-        for (at, buffer) in buffers.iter().enumerate() {
-            let (Buffer::Read(tensor) | Buffer::Write(tensor)) = *buffer;
-            let (storage, layout) = tensor.storage_and_layout();
-            let Storage::Metal(storage) = &*storage else {
-                bail!("an operand of {name} is not on the GPU")
-            };
-            let offset = layout.start_offset() * tensor.dtype().size_in_bytes();
-            // What depends on what is told by these two: launches run at the same time where nothing stands between them.
-            match buffer {
-                Buffer::Read(_) => encoder.set_input_buffer(at, Some(storage.buffer()), offset),
-                Buffer::Write(_) => encoder.set_output_buffer(at, Some(storage.buffer()), offset),
-            }
-        }
-        let pointer = arguments.as_ptr().cast();
-        encoder.set_bytes_directly(buffers.len(), arguments.len(), pointer);
-        encoder.dispatch_thread_groups(size(grid), size([threads, 1, 1]));
-        Ok(())
+        // Else what Objective-C hands out would be kept as long as the thread.
+        autoreleasepool(|_| self.encode(kernel, grid, threads))
     }
 }

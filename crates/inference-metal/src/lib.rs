@@ -4,6 +4,7 @@
 //! [`Kernels`] on Apple's GPU, or [`OnCpu`] on candle's CPU device, which runs everywhere, so that tests everywhere run all
 //! but the kernels. The crate builds on every machine; where Apple's GPU is not, the backend's availability says why.
 
+mod answer;
 mod attention;
 mod cpu;
 mod device;

@@ -42,6 +42,14 @@ pub trait Operations {
         Ok(())
     }
 
+    /// Waits for all that was asked for, and brings the numbers of `x`.
+    ///
+    /// # Errors
+    /// The device's own, of this or of an earlier operation.
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        x.flatten_all()?.to_vec1()
+    }
+
     /// Bytes that are held now, and that may be held at most.
     fn memory(&self) -> (u64, u64);
 
@@ -86,6 +94,13 @@ pub trait Operations {
     /// # Errors
     /// The device's own.
     fn embed(&self, y: &Tensor, table: &Segment, tokens: &Tensor, scale: f32) -> Result<()>;
+
+    /// Of the first `columns` numbers of each row of `x` the `k` largest, falling, and by their bits where they are,
+    /// `[rows, k]` each: what is no number first, and of equal ones the first.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn largest(&self, ids: &Tensor, values: &Tensor, x: &Tensor, columns: usize) -> Result<()>;
 
     /// Norms, rotates and writes the heads of queries, keys and values.
     ///

@@ -7,12 +7,15 @@ use common::{ADD, Fake};
 use inference_core::{Error, GenerateOptions, LoadOptions, TextModel};
 use inference_engine::{
     Setup,
-    check::{Tolerance, check_attention, check_operations, check_products},
+    check::{Tolerance, check_answers, check_attention, check_operations, check_products},
     weights::DType,
 };
 use inference_gpu::{Driver, Gpu, Launch, args};
 use inference_rocm::{HipDriver, compile::Compiler};
-use inference_tests::{fixtures, golden};
+use inference_tests::{
+    decoding::{Run, STEPS},
+    fixtures, golden,
+};
 
 /// Most tokens of a step.
 const STEP_TOKENS: usize = 64;
@@ -33,17 +36,28 @@ fn driver(fake: &Fake) -> HipDriver {
     HipDriver::over(device, compiler).expect("no fault was set")
 }
 
+/// Every operation on a card, against the reference.
+fn check_card(card: (&str, i64), all_weights: bool) {
+    let Some(fake) = playing(card) else { return };
+    let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
+    check_operations(&gpu, Tolerance::default()).expect("is right");
+    check_attention(&gpu, Tolerance::default()).expect("is right");
+    assert!(check_answers(&gpu).expect("is right") > 50, "all logits were brought");
+    if all_weights {
+        check_products(&gpu, Tolerance::default()).expect("is right");
+    }
+    drop(gpu);
+    assert_eq!(fake.alive(), 0);
+}
+
 #[test]
 fn every_operation_agrees_with_the_reference() {
-    for card in CARDS {
-        let Some(fake) = playing(card) else { return };
-        let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
-        check_operations(&gpu, Tolerance::default()).expect("is right");
-        check_attention(&gpu, Tolerance::default()).expect("is right");
-        check_products(&gpu, Tolerance::default()).expect("is right");
-        drop(gpu);
-        assert_eq!(fake.alive(), 0, "{card:?}");
-    }
+    check_card(CARDS[0], true);
+}
+
+#[test]
+fn every_operation_agrees_with_the_reference_in_waves_of_64() {
+    check_card(CARDS[1], false);
 }
 
 #[test]
@@ -78,6 +92,38 @@ fn generate(model: &impl TextModel) -> Result<String, Error> {
     Ok(model.generate("one two three", &options)?.finish()?.text().to_owned())
 }
 
+/// What may fail without an error that anybody is told.
+const MENDED: [&str; 8] = [
+    "hipStreamSynchronize",
+    "hipModuleLaunchKernel",
+    "hipMemcpyDtoHAsync",
+    "hipStreamBeginCapture",
+    "hipStreamEndCapture",
+    "hipGraphInstantiate",
+    "hipGraphUpload",
+    "hipGraphLaunch",
+];
+
+#[test]
+fn steps_are_replayed_where_that_is_known_to_work_and_give_the_same_bits() {
+    let Some(fake) = playing(CARDS[0]) else { return };
+    let lengths = [20, 3, 9];
+    let run = |version: i64| {
+        fake.set("version", version);
+        let gpu = Gpu::new(driver(&fake), STEP_TOKENS).expect("its kernels compile");
+        let mut run = Run::new(gpu, "gemma3", &lengths);
+        let bits = STEPS.map(|step| run.step(step));
+        let replays = run.device.replays();
+        drop(run);
+        assert_eq!(fake.alive(), 0);
+        (bits, replays)
+    };
+    let (recorded, replays) = run(70_253_211);
+    let (plain, none) = run(60_443_484);
+    assert!(recorded == plain, "other bits");
+    assert!(replays >= 10 && none == 0, "{replays} and {none} replays");
+}
+
 #[test]
 fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
     let Some(fake) = playing(CARDS[0]) else { return };
@@ -94,8 +140,13 @@ fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
         ("kernel", 719),
         ("hipStreamSynchronize", 719),
         ("hipStreamCreateWithFlags", 999),
+        ("hipStreamBeginCapture", 1),
+        ("hipStreamEndCapture", 901),
+        ("hipGraphInstantiate", 1),
+        ("hipGraphUpload", 1),
+        ("hipGraphLaunch", 1),
     ] {
-        let mut faults = 0;
+        let (mut faults, mut errors) = (0, 0);
         // Every one of the first, then fewer: a model launches hundreds.
         for nth in (0..12).chain((12..).step_by(41)) {
             fake.restart();
@@ -106,6 +157,7 @@ fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
                 break;
             }
             faults += 1;
+            errors += usize::from(result.is_err());
             match result {
                 Err(Error::OutOfMemory { needed, .. }) => {
                     assert!(status == 2 && (needed > 0 || name == "hipHostMalloc"));
@@ -113,16 +165,17 @@ fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
                 Err(Error::Device { reason }) => {
                     assert!(reason.contains("injected"), "call {nth} of {name}: {reason}");
                 }
-                // Code of the cache that the card does not take is compiled again; the last wait is for an end.
-                Ok(again) if status == 209 || name == "hipStreamSynchronize" => {
-                    assert_eq!(again, text)
-                }
+                // Code of the cache that the card does not take is compiled again; the last wait is for an end; and a step
+                // that can't be recorded or replayed is run launch by launch.
+                Ok(again) if status == 209 || MENDED.contains(&name) => assert_eq!(again, text),
                 other => panic!("call {nth} of {name}: {other:?}"),
             }
             assert_eq!(fake.alive(), 0, "after call {nth} of {name}");
         }
         assert!(faults > 0, "{name} is never called");
-        println!("{faults} faults of {name}");
+        let only_mended = status == 209 || name.contains("Capture") || name.contains("Graph");
+        assert_eq!(errors == 0, only_mended, "{errors} errors of {faults} faults of {name}");
+        println!("{faults} faults of {name}, {errors} errors");
     }
 }
 

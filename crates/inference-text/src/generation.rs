@@ -3,7 +3,9 @@
 use crate::{
     Detokenizer, Tokenizer,
     channel::{Sender, channel},
-    sampling::{History, Sampler, logprobs},
+    logits::{Ask, Row},
+    queue::Place,
+    sampling::{self, History, Sampler, logprobs},
     stop::StopTexts,
 };
 use inference_core::{
@@ -25,18 +27,36 @@ pub(crate) struct Shared {
     pub(crate) last: Mutex<Metrics>,
 }
 
-/// When a call is to end early.
+/// When a call is to end early, and the place that it has until its end. Clones are parts of one call.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
     started: Instant,
     timeout: Option<Duration>,
     cancel: Option<CancelToken>,
+    place: Option<Arc<Place>>,
 }
 
 impl Limits {
-    /// From now on.
+    /// From now on; without a place.
     pub(crate) fn new(timeout: Option<Duration>, cancel: Option<CancelToken>) -> Self {
-        Self { started: Instant::now(), timeout, cancel }
+        Self { started: Instant::now(), timeout, cancel, place: None }
+    }
+
+    /// With a place among the calls that run and wait.
+    pub(crate) fn with(mut self, place: Place) -> Self {
+        self.place = Some(Arc::new(place));
+        self
+    }
+
+    /// This part of the call has ended. Its last part gives the place back, before anybody learns of the end: whoever
+    /// calls again after it must find it free.
+    pub(crate) fn leave(&mut self) {
+        self.place = None;
+    }
+
+    /// How long ago the call began.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// Why the call is to end now, if it is.
@@ -67,6 +87,7 @@ impl Limits {
 pub(crate) struct Generation {
     shared: Arc<Shared>,
     sampler: Sampler,
+    ask: Ask,
     detokenizer: Detokenizer,
     stop: StopTexts,
     /// A stop text was found; nothing behind it counts.
@@ -102,10 +123,12 @@ impl Generation {
         shared: &Arc<Shared>,
         prompt_len: usize,
         options: &GenerateOptions,
+        limits: Limits,
     ) -> (Self, TokenStream) {
         let (sender, receiver) = channel();
         let generation = Self {
             sampler: Sampler::new(options),
+            ask: sampling::ask(options),
             detokenizer: Detokenizer::new(shared.tokenizer.clone()),
             stop: StopTexts::new(&options.stop),
             stopped: false,
@@ -113,7 +136,7 @@ impl Generation {
             max_tokens: options.max_tokens,
             logprobs: options.logprobs,
             return_logits: options.return_logits,
-            limits: Limits::new(options.timeout, options.cancel.clone()),
+            limits,
             sender,
             held: Vec::new(),
             prompt_len,
@@ -142,12 +165,17 @@ impl Generation {
         self.metrics.cached_tokens = cached;
     }
 
-    /// Chooses the token after `tokens` (prompt and output) from `logits`, the model's own and one per vocabulary
-    /// entry, which it changes. `None`: the output has ended, and so has the stream.
+    /// Which logits of the newest token it needs.
+    pub(crate) fn ask(&self) -> Ask {
+        self.ask
+    }
+
+    /// Chooses the token after `tokens` (prompt and output) from the model's own logits, which it changes. `None`: the output
+    /// has ended, and so has the stream.
     pub(crate) fn next(
         &mut self,
         tokens: &[u32],
-        logits: &mut [f32],
+        logits: Row<'_>,
         memory: &dyn Fn() -> MemoryUse,
     ) -> Option<u32> {
         match self.choose(tokens, logits) {
@@ -163,17 +191,19 @@ impl Generation {
         }
     }
 
-    fn choose(
-        &mut self,
-        tokens: &[u32],
-        logits: &mut [f32],
-    ) -> Result<(u32, Option<FinishReason>)> {
+    fn choose(&mut self, tokens: &[u32], logits: Row<'_>) -> Result<(u32, Option<FinishReason>)> {
         let history = History { tokens, prompt_len: self.prompt_len };
-        let whole: Option<Box<[f32]>> = self.return_logits.then(|| (&*logits).into());
-        let before = self.logprobs.map(|_| logits.to_vec());
-        // Rows beyond the tokenizer's vocabulary are padding, which no text can come from.
-        let real = logits.len().min(self.shared.tokenizer.vocab_len());
-        let id = self.sampler.sample(history, &mut logits[..real])?;
+        let (mut whole, mut before) = (None, None);
+        let id = match logits {
+            Row::All(logits) => {
+                whole = self.return_logits.then(|| (&*logits).into());
+                before = self.logprobs.map(|_| logits.to_vec());
+                // Rows beyond the tokenizer's vocabulary are padding, which no text can come from.
+                let real = logits.len().min(self.shared.tokenizer.vocab_len());
+                self.sampler.sample(history, &mut logits[..real])?
+            }
+            Row::Largest(ids, logits) => ids[self.sampler.sample(history, logits)? as usize],
+        };
         self.first_token.get_or_insert_with(Instant::now);
         if self.stop_tokens.contains(&id) || self.shared.end_tokens.contains(&id) {
             return Ok((id, Some(FinishReason::Stop)));
@@ -237,6 +267,7 @@ impl Generation {
         self.flush();
         self.finish_metrics(memory);
         let reason = if self.stopped { FinishReason::Stop } else { reason };
+        self.limits.leave();
         self.sender.end(Ok(reason), self.metrics);
     }
 
@@ -244,6 +275,7 @@ impl Generation {
     pub(crate) fn fail(&mut self, error: Error, memory: &dyn Fn() -> MemoryUse) {
         self.flush();
         self.finish_metrics(memory);
+        self.limits.leave();
         self.sender.end(Err(error), self.metrics);
     }
 

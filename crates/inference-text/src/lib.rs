@@ -3,21 +3,24 @@
 
 pub mod blocks;
 mod channel;
-mod classify;
 mod detokenizer;
 pub mod files;
 mod generation;
 pub mod gguf;
+pub mod logits;
+mod pace;
+mod prefixes;
+mod queue;
 pub mod runner;
 pub mod sampling;
 pub mod scheduler;
+mod scoring;
 mod served;
 pub mod step;
 mod stop;
 mod template;
 mod tokenizer;
 
-use classify::{Scoring, ToScore, classify};
 pub use detokenizer::Detokenizer;
 pub use generation::MemoryUse;
 use generation::{Generation, Shared};

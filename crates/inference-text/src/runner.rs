@@ -1,10 +1,13 @@
 //! The thread that owns the device: sequences in, tokens out.
 
 use crate::{
-    Generation, MemoryUse, Scoring,
+    Generation, MemoryUse,
     blocks::BlockPool,
+    logits::{Ask, Asked, Logits, Row},
+    pace::Pace,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
-    step::Step,
+    scoring::Scoring,
+    step::{Lengths, Step},
 };
 use inference_core::{Error, ModelInfo, Result};
 use std::{
@@ -28,6 +31,14 @@ impl Task {
         match self {
             Self::Generate(generation) => generation.fail(error, memory),
             Self::Score(scoring) => scoring.fail(error),
+        }
+    }
+
+    /// Which logits of its wanted rows it needs.
+    fn ask(&self) -> Ask {
+        match self {
+            Self::Generate(generation) => generation.ask(),
+            Self::Score(_) => Ask::All,
         }
     }
 
@@ -61,6 +72,14 @@ pub trait Forward: Reuse {
     /// The device's own. The sequences of the step end with it.
     fn forward(&mut self, step: &Step) -> Result<Vec<f32>>;
 
+    /// The same, of each wanted row no more than is asked for; or all, where that is no less work.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn answer(&mut self, step: &Step, asked: &Asked) -> Result<Logits> {
+        Ok(Logits::all(self.forward(step)?, asked.rows.len()))
+    }
+
     /// How much memory it holds.
     fn memory(&self) -> MemoryUse;
 }
@@ -74,10 +93,12 @@ pub struct Capacity {
     pub block_len: usize,
     /// Most sequences that run at once.
     pub slots: usize,
-    /// Most prompt tokens of a step.
+    /// Most prompt tokens of a step; fewer where sequences decode that would wait for it.
     pub step_tokens: usize,
-    /// A sequence that grows longer than this is computed anew, for its rotary embedding is another one from there on.
-    pub restart_above: Option<usize>,
+    /// How the rotary embedding depends on a sequence's length.
+    pub lengths: Lengths,
+    /// Most blocks that are kept when their sequences have ended, for others that begin alike; 0: none are shared.
+    pub kept: usize,
 }
 
 /// A model that is ready to run.
@@ -115,8 +136,9 @@ impl Over {
 }
 
 impl Runner {
-    /// Starts the thread, and waits until `load` has run on it.
+    /// Starts the thread, and waits until `load` has run on it. Tokens from `vocab_len` on are never chosen.
     pub(crate) fn start<F: Forward + 'static>(
+        vocab_len: usize,
         load: impl FnOnce() -> Result<Loaded<F>> + Send + 'static,
     ) -> Result<(Self, ModelInfo)> {
         let (inbox, messages) = mpsc::channel();
@@ -127,7 +149,7 @@ impl Runner {
             Ok(Ok(Loaded { forward, capacity, info })) => {
                 // The caller waits for this right below.
                 let _ = ready.send(Ok(info));
-                serve(forward, capacity, &messages, &thread_over);
+                serve(forward, capacity, vocab_len, &messages, &thread_over);
             }
             Ok(Err(error)) => {
                 let _ = ready.send(Err(error));
@@ -181,13 +203,14 @@ impl Drop for Runner {
 fn serve<F: Forward>(
     mut forward: F,
     capacity: Capacity,
+    vocab_len: usize,
     inbox: &mpsc::Receiver<Message>,
     over: &Over,
 ) {
-    let pool = BlockPool::new(capacity.blocks, capacity.block_len);
-    let mut scheduler = Scheduler::new(pool, capacity.slots, capacity.step_tokens)
-        .restart_above(capacity.restart_above);
-    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, inbox));
+    let pool = BlockPool::new(capacity.blocks, capacity.block_len).sharing(capacity.kept);
+    let mut scheduler = Scheduler::new(pool, capacity.slots).lengths(capacity.lengths);
+    let pace = Pace::new(capacity.step_tokens);
+    let running = AssertUnwindSafe(|| run(&mut forward, &mut scheduler, pace, vocab_len, inbox));
     let error = match catch_unwind(running) {
         Ok(()) => Error::Closed,
         Err(panic) => Error::EngineStopped { reason: panic_text(&*panic) },
@@ -214,6 +237,8 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 fn run<F: Forward>(
     forward: &mut F,
     scheduler: &mut Scheduler<Task>,
+    mut pace: Pace,
+    vocab_len: usize,
     inbox: &mpsc::Receiver<Message>,
 ) {
     loop {
@@ -228,36 +253,43 @@ fn run<F: Forward>(
             }
         }
         scheduler.sweep(|task| task.end_if_interrupted(&|| forward.memory()));
-        let step = scheduler.next_step(forward);
+        let began = Instant::now();
+        let room = pace.prompt_tokens(scheduler.decoding());
+        let step = scheduler.next_step(forward, room);
         if step.is_empty() {
             continue;
         }
-        let began = Instant::now();
-        let wanted: usize = step.spans.iter().map(|s| s.wanted).sum();
-        let logits = forward.forward(&step);
+        let spans = scheduler.scheduled().zip(&step.spans);
+        let rows = spans.flat_map(|(task, span)| std::iter::repeat_n(task.ask(), span.wanted));
+        let asked = Asked { columns: vocab_len, rows: rows.collect() };
+        let logits = forward.answer(&step, &asked);
         let memory = || forward.memory();
         match logits {
             Ok(mut logits) => {
-                let vocab = logits.len() / wanted.max(1);
                 scheduler.finish_step(&step, |sequence, advance| {
-                    let rows = advance.rows.start * vocab..advance.rows.end * vocab;
-                    advance_task(sequence, &advance, &mut logits[rows], vocab, began, &memory)
+                    advance_task(sequence, &advance, &mut logits, began, &memory)
                 });
+                let decoding = step.spans.iter().filter(|s| s.rows.len() == 1).count();
+                let prompt_tokens = step.tokens.len() - decoding;
+                pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
             }
-            Err(error) => scheduler.finish_step(&step, |sequence, _| {
-                sequence.task.fail(error.clone(), &memory);
-                Flow::Done
-            }),
+            Err(error) => {
+                scheduler.fail_step(|sequence| sequence.task.fail(error.clone(), &memory));
+            }
         }
     }
 }
 
-/// Gives a sequence the logits of its wanted rows, `[rows, vocab]`.
+fn no_logits() -> Error {
+    let reason = "the engine gave fewer logits than it was asked for".to_owned();
+    Error::Device { reason }
+}
+
+/// Gives a sequence the logits of its wanted rows.
 fn advance_task(
     sequence: &mut Sequence<Task>,
     advance: &Advance,
-    logits: &mut [f32],
-    vocab: usize,
+    logits: &mut Logits,
     began: Instant,
     memory: &dyn Fn() -> MemoryUse,
 ) -> Flow {
@@ -268,21 +300,28 @@ fn advance_task(
             if !advance.complete {
                 return Flow::Continue;
             }
-            match generation.next(&sequence.tokens, logits, memory) {
+            let Some(row) = logits.row(advance.rows.start) else {
+                generation.fail(no_logits(), memory);
+                return Flow::Done;
+            };
+            match generation.next(&sequence.tokens, row, memory) {
                 Some(token) => sequence.tokens.push(token),
                 None => return Flow::Done,
             }
             Flow::Continue
         }
         Task::Score(scoring) => {
-            let first = advance.wanted_before;
-            for (i, row) in logits.chunks_exact(vocab.max(1)).enumerate() {
-                scoring.row(first + i, row);
+            for (i, row) in advance.rows.clone().enumerate() {
+                let Some(Row::All(row)) = logits.row(row) else {
+                    scoring.fail(no_logits());
+                    return Flow::Done;
+                };
+                scoring.row(advance.wanted_before + i, row);
             }
             if !advance.complete {
                 return Flow::Continue;
             }
-            scoring.complete();
+            scoring.complete(reused);
             Flow::Done
         }
     }

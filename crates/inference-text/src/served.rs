@@ -1,15 +1,22 @@
 //! A model whose tokens an owner thread makes: the whole contract, over anything that can run a step.
 
 use crate::{
-    ChatTemplate, Generation, Shared, ToScore, Tokenizer,
+    ChatTemplate, Generation, Shared, Tokenizer,
+    generation::Limits,
+    queue::Queue,
     runner::{Forward, Loaded, Runner, Task},
     scheduler::{Sequence, Wanted},
+    scoring::{self, ToScore},
 };
 use inference_core::{
-    Classification, ClassifyOptions, Completion, Error, GenerateOptions, Message, Metrics,
-    ModelInfo, RenderOptions, Result, TextModel, TokenStream,
+    CancelToken, Classification, ClassifyOptions, Completion, Error, GenerateOptions, Message,
+    Metrics, ModelInfo, Priority, RenderOptions, Result, Score, ScoreOptions, TextModel,
+    TokenStream,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 /// What a checkpoint says of texts.
 #[derive(Debug)]
@@ -28,8 +35,12 @@ pub struct Served {
     info: ModelInfo,
     shared: Arc<Shared>,
     template: Option<ChatTemplate>,
+    queue: Arc<Queue>,
     runner: Runner,
 }
+
+/// Calls that may wait, where nobody says how many: more than are likely to be meant.
+const QUEUE_LEN: usize = 1024;
 
 impl Served {
     /// Starts the thread, on which `load` runs and what it gives then stays.
@@ -43,9 +54,29 @@ impl Served {
         let Texts { tokenizer, template, mut end_tokens } = texts;
         end_tokens.sort_unstable();
         end_tokens.dedup();
-        let (runner, info) = Runner::start(load)?;
+        let (runner, info) = Runner::start(tokenizer.vocab_len(), load)?;
         let shared = Shared { tokenizer: Arc::new(tokenizer), end_tokens, last: Mutex::default() };
-        Ok(Self { info, shared: Arc::new(shared), template, runner })
+        let shared = Arc::new(shared);
+        let queue = Queue::new(info.parallel_slots.saturating_add(QUEUE_LEN));
+        Ok(Self { info, shared, template, queue, runner })
+    }
+
+    /// Lets so many calls wait beside as many as there are slots; see
+    /// [`LoadOptions::queue_len`](inference_core::LoadOptions::queue_len).
+    #[must_use]
+    pub fn queue_len(mut self, most: Option<usize>) -> Self {
+        let most = most.unwrap_or(QUEUE_LEN);
+        self.queue = Queue::new(self.info.parallel_slots.saturating_add(most));
+        self
+    }
+
+    /// Lets a call in, or has it wait for that.
+    fn enter(&self, call: &Call) -> Result<Limits> {
+        self.runner.check()?;
+        let limits = Limits::new(call.timeout, call.cancel.cloned());
+        let goes_on = || self.runner.check().and_then(|()| limits.check());
+        let place = self.queue.enter(call.priority, call.wait, goes_on)?;
+        Ok(limits.with(place))
     }
 
     /// Checks that a sequence can run: its tokens exist, and it fits with `max_tokens` more.
@@ -72,21 +103,36 @@ impl Served {
         &self,
         tokens: Vec<u32>,
         options: &GenerateOptions,
+        limits: Limits,
     ) -> Result<(Sequence<Task>, TokenStream)> {
         self.admit(&tokens, options.max_tokens)?;
-        let (generation, stream) = Generation::new(&self.shared, tokens.len(), options);
+        let (generation, stream) = Generation::new(&self.shared, tokens.len(), options, limits);
         let task = Task::Generate(Box::new(generation));
-        Ok((Sequence::new(tokens, Wanted::Last, task), stream))
+        Ok((Sequence::new(tokens, Wanted::Last, task).priority(options.priority), stream))
     }
 
     fn prepare_prompt(
         &self,
         prompt: &str,
         options: &GenerateOptions,
+        limits: Limits,
     ) -> Result<(Sequence<Task>, TokenStream)> {
+        self.prepare(self.shared.tokenizer.encode_prompt(prompt)?, options, limits)
+    }
+
+    /// Checks that a sequence can be scored.
+    fn admit_scored(&self, tokens: &[u32]) -> Result<()> {
         self.runner.check()?;
-        options.validate()?;
-        self.prepare(self.shared.tokenizer.encode_prompt(prompt)?, options)
+        self.admit(tokens, 0)
+    }
+
+    fn submit_scored(&self, work: Vec<ToScore>, priority: Priority) {
+        let sequence = |w: ToScore| {
+            let task = Task::Score(Box::new(w.scoring));
+            Sequence::new(w.tokens, Wanted::From(w.from), task).priority(priority)
+        };
+        // If the engine is gone, so are the sequences, and whoever waits for them learns it.
+        let _ = self.runner.submit(work.into_iter().map(sequence).collect());
     }
 
     fn template(&self) -> Result<&ChatTemplate> {
@@ -95,40 +141,69 @@ impl Served {
     }
 }
 
+/// What a call says about its place among others.
+struct Call<'a> {
+    timeout: Option<Duration>,
+    cancel: Option<&'a CancelToken>,
+    priority: Priority,
+    wait: Option<Duration>,
+}
+
+/// All kinds of options say it in the same words.
+macro_rules! call_from {
+    ($($options:ty),*) => {$(
+        impl<'a> From<&'a $options> for Call<'a> {
+            fn from(options: &'a $options) -> Self {
+                let (timeout, cancel) = (options.timeout, options.cancel.as_ref());
+                Self { timeout, cancel, priority: options.priority, wait: options.wait }
+            }
+        }
+    )*};
+}
+
+call_from!(GenerateOptions, ClassifyOptions, ScoreOptions);
+
 impl TextModel for Served {
     fn info(&self) -> &ModelInfo {
         &self.info
     }
 
     fn generate(&self, prompt: &str, options: &GenerateOptions) -> Result<TokenStream> {
-        let (sequence, stream) = self.prepare_prompt(prompt, options)?;
+        options.validate()?;
+        let limits = self.enter(&Call::from(options))?;
+        let (sequence, stream) = self.prepare_prompt(prompt, options, limits)?;
         self.runner.submit(vec![sequence])?;
         Ok(stream)
     }
 
     fn chat(&self, messages: &[Message], options: &GenerateOptions) -> Result<TokenStream> {
-        self.runner.check()?;
         options.validate()?;
+        let limits = self.enter(&Call::from(options))?;
         let rendered = self.template()?.render(messages, &options.render)?;
         let tokens = self.shared.tokenizer.encode_rendered(&rendered)?;
-        let (sequence, stream) = self.prepare(tokens, options)?;
+        let (sequence, stream) = self.prepare(tokens, options, limits)?;
         self.runner.submit(vec![sequence])?;
         Ok(stream)
     }
 
     fn classify(&self, prompts: &[&str], options: &ClassifyOptions) -> Vec<Result<Classification>> {
-        let admit = |tokens: &[u32]| {
-            self.runner.check()?;
-            self.admit(tokens, 0)
+        let limits = match self.enter(&Call::from(options)) {
+            Ok(limits) => limits,
+            Err(error) => return prompts.iter().map(|_| Err(error.clone())).collect(),
         };
-        crate::classify(&self.shared, prompts, options, admit, |work| {
-            let sequence = |w: ToScore| {
-                let task = Task::Score(Box::new(w.scoring));
-                Sequence::new(w.tokens, Wanted::From(w.from), task)
-            };
-            // If the engine is gone, so are the sequences, and whoever waits for them learns it.
-            let _ = self.runner.submit(work.into_iter().map(sequence).collect());
-        })
+        let admit = |tokens: &[u32]| self.admit_scored(tokens);
+        let submit = |work| self.submit_scored(work, options.priority);
+        scoring::classify(&self.shared, prompts, options, limits, &admit, submit)
+    }
+
+    fn batch_score(&self, pairs: &[(&str, &str)], options: &ScoreOptions) -> Vec<Result<Score>> {
+        let limits = match self.enter(&Call::from(options)) {
+            Ok(limits) => limits,
+            Err(error) => return pairs.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let admit = |tokens: &[u32]| self.admit_scored(tokens);
+        let submit = |work| self.submit_scored(work, options.priority);
+        scoring::score(&self.shared, pairs, limits, &admit, submit)
     }
 
     fn batch_generate(
@@ -136,11 +211,15 @@ impl TextModel for Served {
         prompts: &[&str],
         options: &GenerateOptions,
     ) -> Vec<Result<Completion>> {
+        let limits = match options.validate().and_then(|()| self.enter(&Call::from(options))) {
+            Ok(limits) => limits,
+            Err(error) => return prompts.iter().map(|_| Err(error.clone())).collect(),
+        };
         let mut sequences = Vec::new();
         let streams: Vec<_> = prompts
             .iter()
             .map(|prompt| {
-                let (sequence, stream) = self.prepare_prompt(prompt, options)?;
+                let (sequence, stream) = self.prepare_prompt(prompt, options, limits.clone())?;
                 sequences.push(sequence);
                 Ok(stream)
             })

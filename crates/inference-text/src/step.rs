@@ -13,6 +13,19 @@ pub struct Step {
     pub lengths: Vec<u32>,
     /// The sequences.
     pub spans: Vec<Span>,
+    /// What is copied in the cache before anything is written to it.
+    pub copies: Vec<BlockCopy>,
+}
+
+/// The beginning of a cache block, which a sequence takes over in a block of its own: keys and values of every layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockCopy {
+    /// The block that has it.
+    pub from: u32,
+    /// The block that gets it; its other tokens mean nothing afterwards. No copy's `from` is another one's `to`.
+    pub to: u32,
+    /// How many tokens, fewer than a block has.
+    pub tokens: usize,
 }
 
 /// The rows of one sequence in a [`Step`].
@@ -28,6 +41,33 @@ pub struct Span {
     pub blocks: Vec<u32>,
     /// How many of its last rows reach the head; 0 in the middle of a prompt.
     pub wanted: usize,
+}
+
+/// How the rotary embedding of a sequence's tokens depends on its length (decision 0005).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lengths {
+    /// A sequence that grows longer than this is computed anew, for its embedding is another one from there on.
+    pub restart_above: Option<usize>,
+    /// Beyond this, every length has an embedding of its own, and a token keeps the one that it was computed with.
+    pub each_above: Option<usize>,
+}
+
+impl Lengths {
+    /// The same number for all lengths that have the same embedding.
+    pub fn turn(&self, length: usize) -> usize {
+        match self.each_above {
+            Some(border) if length > border => length + 1,
+            _ => usize::from(self.restart_above.is_some_and(|border| length > border)),
+        }
+    }
+
+    /// How many tokens at most are turned as the first one is, in a sequence whose prompt has `rope_len`.
+    pub fn alike_up_to(&self, rope_len: usize) -> usize {
+        let within =
+            |border: Option<usize>| border.filter(|b| rope_len <= *b).unwrap_or(usize::MAX);
+        let own = self.each_above.map_or(usize::MAX, |border| border.max(rope_len));
+        own.min(within(self.restart_above))
+    }
 }
 
 impl Step {
@@ -61,5 +101,28 @@ impl Step {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.tokens.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_alike_up_to_the_length_where_their_embedding_changes() {
+        for (restart_above, each_above) in
+            [(None, None), (Some(5), None), (None, Some(7)), (Some(4), Some(9))]
+        {
+            let lengths = Lengths { restart_above, each_above };
+            for rope_len in 1..15 {
+                let turn = |position: usize| lengths.turn(rope_len.max(position + 1));
+                let alike = (0..30).take_while(|p| turn(*p) == turn(0)).count();
+                let said = lengths.alike_up_to(rope_len);
+                assert!(
+                    said == alike || said == usize::MAX && alike == 30,
+                    "{lengths:?} {rope_len}"
+                );
+            }
+        }
     }
 }

@@ -92,6 +92,8 @@ impl Candidate {
     pub(super) fn of_backend(backend: &str, form: &Form, loading: Loading<'_>) -> Result<Self> {
         let on_cpu = ON_CPU.contains(&backend);
         let mut options = LoadOptions::default().backend(backend).context_len(loading.context_len);
+        // Every prompt is computed, whatever ran before.
+        options.prefix_cache = Some(0);
         options.quantise = form.quantise;
         if on_cpu {
             options = options.threads(loading.threads);

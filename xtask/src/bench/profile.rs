@@ -66,6 +66,7 @@ fn load(
     let mut options =
         LoadOptions::default().context_len(context).threads(threads).parallel_slots(batch);
     options.quantise = form.quantise;
+    options.prefix_cache = Some(0);
     let open = move || Ok(Profiled::new(Cpu::new(threads)?, profile));
     inference_engine::load(&form.source, &options, inference_cpu::setup(), open)
         .map_err(|e| e.to_string())

@@ -3,9 +3,9 @@
 use crate::limits::Limits;
 use inference::CacheDtype;
 use inference_engine::{
-    arch::{Activation, Attention},
+    arch::{Activation, Attention, Layer},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use std::{
@@ -165,6 +165,7 @@ impl<D: Device> Device for Profiled<D> {
     type Linear = Map<D::Linear>;
     type Cache = D::Cache;
     type Step = D::Step;
+    type Recorded = ();
 
     fn vector(&self, values: &[f32]) -> Result<D::Tensor> {
         self.inner.vector(values)
@@ -287,6 +288,15 @@ impl<D: Device> Device for Profiled<D> {
             None => "attend".to_owned(),
         };
         self.timed(&name, amount, |d| d.attend(q, cache, layer, attention, step))
+    }
+
+    fn copy_blocks(
+        &self,
+        cache: &mut D::Cache,
+        layers: &[Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()> {
+        self.small("copy_blocks", |d| d.copy_blocks(cache, layers, copies))
     }
 
     fn gate(&self, x: &D::Tensor, activation: Activation) -> Result<D::Tensor> {

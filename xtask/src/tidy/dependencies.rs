@@ -32,7 +32,14 @@ const OURS: [(&str, &[&str]); 12] = [
     ("inference-cli", &["inference"]),
     (
         "xtask",
-        &["inference", "inference-text", "inference-engine", "inference-cpu", "inference-gpu"],
+        &[
+            "inference",
+            "inference-text",
+            "inference-engine",
+            "inference-cpu",
+            "inference-gpu",
+            "inference-cuda",
+        ],
     ),
 ];
 

@@ -7,13 +7,16 @@ use super::{
 };
 use crate::{
     memory::Memory,
-    pool::Disjoint,
+    pool::{Disjoint, Pool},
     simd::{Element, Simd},
 };
 use bytemuck::Pod;
 use half::{bf16, f16};
 use inference_core::{CacheDtype, Error, Result};
-use inference_engine::arch::Attention;
+use inference_engine::{
+    arch::{self, Attention},
+    step::BlockCopy,
+};
 
 /// Tokens of a block: a multiple of every level's lanes, and what one product of tiles sums.
 pub(crate) const BLOCK: usize = 32;
@@ -125,12 +128,62 @@ impl Cache {
         Layer { data, place }
     }
 
+    /// Copies the first tokens of blocks, in all layers. The rest of the blocks that get them becomes zeros: whatever it
+    /// is, is multiplied by 0.
+    pub(crate) fn copy(&mut self, pool: &Pool, layers: &[arch::Layer], copies: &[BlockCopy]) {
+        match self.dtype {
+            CacheDtype::F32 => self.copy_as::<f32>(pool, layers, copies),
+            CacheDtype::F16 => self.copy_as::<f16>(pool, layers, copies),
+            _ => self.copy_as::<bf16>(pool, layers, copies),
+        }
+    }
+
+    fn copy_as<E: Stored>(&mut self, pool: &Pool, layers: &[arch::Layer], copies: &[BlockCopy]) {
+        let (block, begins) = (self.block, &self.layers);
+        let data = Disjoint::<E>::new(bytemuck::cast_slice_mut(self.memory.bytes_mut()));
+        pool.ranges(copies.len() * layers.len(), 1, |parts| {
+            for part in parts {
+                let (copy, layer) = (copies[part / layers.len()], part % layers.len());
+                let a = &layers[layer].attention;
+                let of = |block_id: u32| {
+                    let begin = block_id as usize * block + begins[layer];
+                    begin..begin + layer_len(a)
+                };
+                // SAFETY: no block is copied to twice, or copied to and from; each part has a layer of its own.
+                let (from, to) = unsafe { (data.shared(of(copy.from)), data.slice(of(copy.to))) };
+                copy_tokens(width(a), copy.tokens, from, to);
+            }
+        });
+    }
+
     fn place(&self, layer: usize, a: &Attention) -> Place {
         Place {
             block: self.block,
             first: self.layers[layer],
             head: width(a) * BLOCK,
             heads: a.kv_heads,
+        }
+    }
+}
+
+/// Copies the first `tokens` tokens of a layer's keys and values in a block, and makes the others 0.
+fn copy_tokens<E: Stored>(width: usize, tokens: usize, from: &[E], to: &mut [E]) {
+    let (from_keys, from_values) = from.split_at(from.len() / 2);
+    let (keys, values) = to.split_at_mut(from.len() / 2);
+    let (row, copied) = (BLOCK * E::PAIR, tokens * E::PAIR);
+    for (to, from) in keys.chunks_exact_mut(row).zip(from_keys.chunks_exact(row)) {
+        to[..copied].copy_from_slice(&from[..copied]);
+        to[copied..].fill(E::zeroed());
+    }
+    let (head, whole) = (width * BLOCK, tokens / E::PAIR * E::PAIR * width);
+    for (to, from) in values.chunks_exact_mut(head).zip(from_values.chunks_exact(head)) {
+        to[..whole].copy_from_slice(&from[..whole]);
+        to[whole..].fill(E::zeroed());
+        if tokens % E::PAIR > 0 {
+            // The last token has the first number of each pair.
+            let last = whole..whole + E::PAIR * width;
+            let pairs = to[last.clone()].iter_mut().zip(&from[last]);
+            pairs.step_by(E::PAIR).for_each(|(to, from)| *to = *from);
         }
     }
 }

@@ -77,6 +77,17 @@ pub(super) fn is_out_of_memory(error: &CudaError) -> bool {
     matches!(error, CudaError::Call { code: CODE, .. })
 }
 
+/// Whether it is about code that the device does not take: made for another, or damaged.
+pub(super) fn is_unfit_code(error: &CudaError) -> bool {
+    const CODES: [CUresult; 4] = [
+        CUresult::CUDA_ERROR_INVALID_IMAGE,
+        CUresult::CUDA_ERROR_NO_BINARY_FOR_GPU,
+        CUresult::CUDA_ERROR_INVALID_PTX,
+        CUresult::CUDA_ERROR_UNSUPPORTED_PTX_VERSION,
+    ];
+    matches!(error, CudaError::Call { code, .. } if CODES.iter().any(|c| *c as u32 == *code))
+}
+
 impl From<CudaError> for inference_core::Error {
     fn from(error: CudaError) -> Self {
         match error {

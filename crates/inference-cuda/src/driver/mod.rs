@@ -16,12 +16,12 @@ pub use stream::Buffer;
 
 use context::Context;
 use cudarc::driver::result;
-use error::check;
+use error::{check, is_unfit_code};
 use inference_core::{Error, Result};
 use inference_gpu::{Driver, Launch, Memory, Target, driver::check_range};
 use module::Module;
-use nvrtc::Nvrtc;
-use std::{env, ffi::c_void, rc::Rc};
+use nvrtc::{Compiler, Nvrtc};
+use std::{cell::RefCell, env, ffi::c_void, rc::Rc};
 use stream::Stream;
 
 /// `0`: never record launches.
@@ -31,9 +31,7 @@ pub(crate) const GRAPH: &str = "INFERENCE_CUDA_GRAPH";
 #[derive(Debug)]
 pub struct CudaDriver {
     target: Target,
-    /// What kernels are compiled for: `sm_90`, or `compute_90` if NVRTC does not know the device.
-    arch: String,
-    nvrtc: &'static Nvrtc,
+    compiler: Compiler,
     records: bool,
     stream: Rc<Stream>,
     context: Rc<Context>,
@@ -45,13 +43,13 @@ impl CudaDriver {
     /// # Errors
     /// What CUDA says; a device that is too old for `nvrtc`.
     pub fn open(_: Cuda, device: &Device, nvrtc: &'static Nvrtc) -> Result<Self> {
-        let arch = nvrtc.arch_for(device.arch())?;
+        let compiler = Compiler::new(nvrtc, device.arch())?;
         let name = format!("sm_{}", device.arch());
         let target = Target::new(name, nvrtc::WAVE, device.multiprocessors, device.shared_bytes);
         let context = Rc::new(Context::new(device.ordinal)?);
         let stream = Rc::new(Stream::new(&context)?);
         let records = env::var(GRAPH).as_deref() != Ok("0");
-        Ok(Self { target, arch, nvrtc, records, stream, context })
+        Ok(Self { target, compiler, records, stream, context })
     }
 }
 
@@ -99,9 +97,18 @@ impl Driver for CudaDriver {
         defines: &[String],
         names: &[&str],
     ) -> Result<Vec<Self::Kernel>> {
-        let code = self.nvrtc.compile(source, &nvrtc::options(&self.arch, defines))?;
-        // SAFETY: NVRTC has just made it.
-        let module = unsafe { Module::load(&self.context, &code) }?;
+        // SAFETY: NVRTC has made it, and a cache gives back what it was given, whole.
+        let load = |code: &[u8]| unsafe { Module::load(&self.context, code) };
+        // Code from the disk that the device does not take is compiled again; any other error is the device's.
+        let loaded = RefCell::new(None);
+        let fits = |code: &[u8]| {
+            let module = load(code);
+            let fits = !module.as_ref().is_err_and(is_unfit_code);
+            *loaded.borrow_mut() = fits.then_some(module);
+            fits
+        };
+        let code = self.compiler.compile(source, defines, fits)?;
+        let module = loaded.take().unwrap_or_else(|| load(&code))?;
         let kernel = |name: &&str| {
             let kernel = module.kernel(name)?;
             if kernel.spilled_bytes() > 0 {

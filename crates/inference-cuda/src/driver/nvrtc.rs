@@ -3,7 +3,11 @@
 //! Its functions, described in <https://docs.nvidia.com/cuda/nvrtc/>, are found by name here and not by cudarc, which can't
 //! be told which library to take: an installation often has several, and the newest may be too new for the driver.
 
+mod compiler;
 mod find;
+
+pub(crate) use compiler::CACHE_DIR;
+pub use compiler::Compiler;
 
 use find::{builtins, candidates, file, first, linux_version};
 use libloading::Library;

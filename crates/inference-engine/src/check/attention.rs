@@ -2,10 +2,10 @@
 
 use super::{Noise, Tolerance, close, fault, step, upload};
 use crate::{
-    arch::{Attention, Frequencies, Rope},
+    arch::{Attention, Frequencies, Layer, Rope},
     device::{Device, Heads},
     naive::Naive,
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
 };
 use inference_core::{CacheDtype, Result};
 
@@ -54,12 +54,16 @@ impl Case {
         let rope = (self.rotated > 0).then_some(1);
         let heads = Heads { attention: a, q_norm: norm(0), k_norm: norm(1), eps: 1e-6, rope };
         let mut cache = d.cache(&[a.clone(), a.clone()], blocks, self.dtype)?;
+        let layers = [(); 2].map(|()| Layer { attention: a.clone(), rope, ffn: 0 });
         let mut run = |step: &Step| -> Result<_> {
             let seeds = step.spans.iter().flat_map(|s| {
                 let token = |r: usize| seed + 7 * u64::from(step.positions[r]);
                 s.rows.clone().map(move |r| token(r) + (u64::from(s.blocks[0]) << 32))
             });
             let qkv: Vec<f32> = seeds.flat_map(|seed| Noise::new(seed).numbers(cols)).collect();
+            if !step.copies.is_empty() {
+                d.copy_blocks(&mut cache, &layers, &step.copies)?;
+            }
             let rotations = ropes.clone().map(|r| Rotation::new(&r, step));
             let step = d.begin(step, &rotations)?;
             let qkv = upload(d, &qkv, cols)?;
@@ -71,7 +75,7 @@ impl Case {
     }
 }
 
-/// Checks attention: ragged batches, chunks, norms and rotations, windows, caps, grouped heads, every type of cache.
+/// Checks attention: ragged batches, chunks, shared and copied blocks, norms and rotations, windows, caps, grouped heads, every type of cache.
 ///
 /// Gives the largest distance to the reference.
 ///
@@ -97,8 +101,13 @@ pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) -> Result<f6
                     step(&[(70, 0, &long, 0), (3, 0, &short, 0)]),
                     step(&[(1, 70, &long, 1), (block, 3, &short, 0)]),
                     step(&[(1, 3 + block, &short, 0), (110, 71, &long, 0)]),
+                    shared(
+                        &[(20, 181, &long), (1, 2 * block, &long), (1, 3, &short)],
+                        2 * many,
+                        block,
+                    ),
                 ];
-                let blocks = 2 * many as usize + 2;
+                let blocks = 2 * many as usize + 20usize.div_ceil(block) + 4;
                 worst = worst.max(check_case(device, tolerance, &case, blocks, &steps)?);
             }
         }
@@ -114,6 +123,25 @@ pub fn check_attention<D: Device>(device: &D, tolerance: Tolerance) -> Result<f6
         worst = worst.max(check_case(device, tolerance, &case, many as usize + 1, &steps)?);
     }
     Ok(worst)
+}
+
+/// A step of spans `(new tokens, tokens before, blocks of a sequence that has the same before)`: what is in whole blocks is
+/// shared, the rest is copied. New blocks are those from `spare` on.
+fn shared(spans: &[(usize, usize, &[u32])], mut spare: u32, block_len: usize) -> Step {
+    let mut all = Step::default();
+    for &(new, past, of) in spans {
+        let (full, tokens) = (past / block_len, past % block_len);
+        if tokens > 0 {
+            all.copies.push(BlockCopy { from: of[full], to: spare, tokens });
+        }
+        let fresh = (past + new).div_ceil(block_len) - full;
+        let table: Vec<u32> =
+            of[..full].iter().copied().chain(spare..).take(full + fresh).collect();
+        spare += fresh as u32;
+        let tokens: Vec<u32> = (0..new as u32).collect();
+        all.push(&tokens, past, past + new, &table, 0);
+    }
+    all
 }
 
 /// Runs `steps` on the device and on the reference, and compares what each gives.
@@ -169,7 +197,7 @@ fn independent<D: Device>(device: &D, two_ways: bool) -> Result<Vec<u32>> {
         let mut case = Case::new(shape, window, None, dtype);
         case.rotated = 4;
         let run = |steps: &[Step]| -> Result<Vec<u32>> {
-            let outputs = case.run(device, 5, 2 * many as usize, steps)?;
+            let outputs = case.run(device, 5, 2 * many as usize + 1, steps)?;
             let last = &outputs[steps.len() - 1][1];
             let row = &last[last.len() - case.attention.q_cols()..];
             Ok(row.iter().map(|x| x.to_bits()).collect())
@@ -177,6 +205,10 @@ fn independent<D: Device>(device: &D, two_ways: bool) -> Result<Vec<u32>> {
         let n = 901;
         let whole = run(&[step(&[(n, 0, &ours, 0)])])?;
         let decoded = run(&[step(&[(n - 1, 0, &ours, 0)]), step(&[(1, n - 1, &ours, 0)])])?;
+        let shared = shared(&[(1, n - 1, &ours)], 2 * many, block);
+        if decoded != run(&[step(&[(n - 1, 0, &ours, 0)]), shared])? {
+            return fault(format!("{case:?}: other bits after what another sequence has computed"));
+        }
         let chunks = |n: usize| -> Vec<Step> {
             let chunk = |i| step(&[(3, i / 70, &others, 0), (211.min(n - i), i, &ours, 0)]);
             (0..n).step_by(211).map(chunk).collect()

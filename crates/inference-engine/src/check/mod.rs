@@ -2,10 +2,12 @@
 //!
 //! The tests of every device run this, and `inference backends --self-test` does on the device of whoever has one.
 
+mod answer;
 mod attention;
 mod operations;
 mod products;
 
+pub use answer::check_answers;
 pub use attention::{
     check_attention, check_attention_is_independent, check_each_way_of_attention_is_independent,
 };
@@ -31,6 +33,7 @@ pub fn self_test<D: Device>(device: &D, tolerance: Tolerance, each: &mut dyn FnM
     run("operations", &|| check_operations(device, tolerance));
     run("products of every form of weights", &|| check_products(device, tolerance));
     run("attention", &|| check_attention(device, tolerance));
+    run("the largest logits", &|| check_answers(device).map(|_| 0.0));
     run("attention in any company", &|| {
         check_each_way_of_attention_is_independent(device).map(|()| 0.0)
     });

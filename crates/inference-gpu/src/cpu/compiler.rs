@@ -31,6 +31,22 @@ pub(super) fn find() -> Option<String> {
     })
 }
 
+/// What makes kernels stop where they reach beyond an array in global or shared memory, or do what C++ does not define.
+pub(super) const SANITISE: [&str; 5] = [
+    "-fsanitize=address,undefined",
+    "-fsanitize-sections=simt_shared",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+    "-g1",
+];
+
+/// The library of the address sanitizer; `None` where the compiler is none of GCC's, or has it not.
+pub fn sanitizer() -> Option<PathBuf> {
+    let output = Command::new(find()?).arg("-print-file-name=libasan.so").output().ok()?;
+    let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+    path.canonicalize().ok().filter(|library| path.is_absolute() && library.is_file())
+}
+
 pub(super) fn compile(
     compiler: &str,
     target: &Target,

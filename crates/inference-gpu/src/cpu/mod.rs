@@ -3,18 +3,23 @@
 //! `cpu/simt.h` says what it notices. A kernel that goes wrong is an error of the launch.
 
 mod compiler;
+mod graph;
 #[cfg(test)]
 mod tests;
 
 use crate::driver::{Driver, Launch, MatrixUnit, Memory, Target, check_range};
+pub use compiler::sanitizer;
 use compiler::{Entry, Sizes};
+pub use graph::{Fault, Graph};
+use graph::{Recorded, Recording};
 use inference_core::{Error, Result};
 use std::{
     alloc::{self, Layout},
-    cell::{Cell, RefCell},
+    cell::Cell,
     ffi::{CStr, c_void},
     ptr::NonNull,
     rc::Rc,
+    sync::{Arc, atomic::AtomicUsize},
 };
 
 /// Bytes that it says it has.
@@ -40,7 +45,8 @@ pub struct CpuDriver {
     used: Rc<Cell<u64>>,
     allocations: Cell<usize>,
     launches: Cell<usize>,
-    recording: RefCell<Option<Vec<Recorded>>>,
+    recording: Recording,
+    sanitises: bool,
 }
 
 impl CpuDriver {
@@ -60,8 +66,17 @@ impl CpuDriver {
             used: Rc::default(),
             allocations: Cell::new(0),
             launches: Cell::new(0),
-            recording: RefCell::new(None),
+            recording: Recording::default(),
+            sanitises: false,
         })
+    }
+
+    /// A driver whose kernels run under the address and the undefined behaviour sanitizer, which end the process where they
+    /// find something. That process has to have the former's library ([`sanitizer`]) in `LD_PRELOAD`. `None` where there is
+    /// no compiler with both.
+    pub fn sanitising(arch: &str, order: Order) -> Option<Self> {
+        sanitizer()?;
+        Self::new(arch, order).map(|driver| Self { sanitises: true, ..driver })
     }
 
     /// How often memory was allocated.
@@ -72,6 +87,12 @@ impl CpuDriver {
     /// How many kernels were launched, those of replayed graphs included.
     pub fn launches(&self) -> usize {
         self.launches.get()
+    }
+
+    /// Counts replays in `replays`, and goes wrong in them as `fault` says.
+    pub fn with_replays(mut self, replays: Arc<AtomicUsize>, fault: Option<Fault>) -> Self {
+        self.recording = Recording::new(replays, fault);
+        self
     }
 
     fn start(&self, kernel: &Kernel, launch: Launch, args: &mut [*mut c_void]) -> Result<()> {
@@ -122,19 +143,6 @@ pub struct Kernel {
     _module: Rc<libloading::Library>,
 }
 
-/// A launch that waits to be replayed.
-#[derive(Debug)]
-struct Recorded {
-    kernel: Kernel,
-    launch: Launch,
-    /// Each argument's bytes.
-    args: Vec<Vec<u64>>,
-}
-
-/// Launches that wait to be replayed.
-#[derive(Debug)]
-pub struct Graph(Vec<Recorded>);
-
 impl Driver for CpuDriver {
     type Buffer = Buffer;
     type Kernel = Kernel;
@@ -144,11 +152,16 @@ impl Driver for CpuDriver {
         &self.target
     }
 
+    fn keeps_apart(&self) -> bool {
+        self.sanitises
+    }
+
     fn memory(&self) -> Result<Memory> {
         Ok(Memory { free: TOTAL.saturating_sub(self.used.get()), total: TOTAL })
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        self.recording.refuse("an allocation")?;
         self.allocations.set(self.allocations.get() + 1);
         let too_much = || Error::OutOfMemory {
             what: "a buffer".to_owned(),
@@ -173,6 +186,7 @@ impl Driver for CpuDriver {
     }
 
     fn upload(&self, into: &Buffer, at: usize, bytes: &[u8]) -> Result<()> {
+        self.recording.refuse("a copy")?;
         check_range(into.layout.size(), at, bytes.len())?;
         // SAFETY: the range was just checked, and kernels run within calls of `launch` alone.
         unsafe { into.memory.as_ptr().add(at).copy_from(bytes.as_ptr(), bytes.len()) };
@@ -180,6 +194,7 @@ impl Driver for CpuDriver {
     }
 
     fn download(&self, from: &Buffer, at: usize, bytes: &mut [u8]) -> Result<()> {
+        self.recording.refuse("a copy")?;
         check_range(from.layout.size(), at, bytes.len())?;
         // SAFETY: as in `upload`.
         unsafe { bytes.as_mut_ptr().copy_from(from.memory.as_ptr().add(at), bytes.len()) };
@@ -187,11 +202,16 @@ impl Driver for CpuDriver {
     }
 
     fn synchronize(&self) -> Result<()> {
-        Ok(())
+        self.recording.refuse("waiting")
     }
 
     fn compile(&self, source: &str, defines: &[String], names: &[&str]) -> Result<Vec<Kernel>> {
-        compiler::compile(&self.compiler, &self.target, source, defines, names)
+        self.recording.refuse("a compilation")?;
+        let mut options = defines.to_vec();
+        if self.sanitises {
+            options.extend(compiler::SANITISE.map(str::to_owned));
+        }
+        compiler::compile(&self.compiler, &self.target, source, &options, names)
     }
 
     unsafe fn launch(
@@ -200,30 +220,21 @@ impl Driver for CpuDriver {
         launch: Launch,
         args: &mut [*mut c_void],
     ) -> Result<()> {
-        let Some(recording) = &mut *self.recording.borrow_mut() else {
+        if !self.recording.is_on() {
             return self.start(kernel, launch, args);
-        };
-        let sizes = kernel.sizes();
-        let copy = |(pointer, size): (&*mut c_void, usize)| {
-            let mut words = vec![0_u64; size.div_ceil(8)];
-            // SAFETY: the caller vouches for one value of the parameter's type, which has this size.
-            unsafe { words.as_mut_ptr().cast::<u8>().copy_from(pointer.cast(), size) };
-            words
-        };
-        let args = args.iter().zip(sizes).map(copy).collect();
-        recording.push(Recorded { kernel: kernel.clone(), launch, args });
+        }
+        // SAFETY: the caller vouches for one value of each parameter's type.
+        self.recording.push(unsafe { Recorded::new(kernel, launch, args) });
         Ok(())
     }
 
     fn capture(&self, f: &mut dyn FnMut() -> Result<()>) -> Result<Option<Graph>> {
-        *self.recording.borrow_mut() = Some(Vec::new());
-        let done = f();
-        let recorded = self.recording.borrow_mut().take().unwrap_or_default();
-        done.map(|()| Some(Graph(recorded)))
+        self.recording.capture(f)
     }
 
     unsafe fn replay(&self, graph: &Graph) -> Result<()> {
-        for Recorded { kernel, launch, args } in &graph.0 {
+        self.recording.refuse("a replay")?;
+        for Recorded { kernel, launch, args } in self.recording.replayed(graph)? {
             let mut args: Vec<_> =
                 args.iter().map(|words| words.as_ptr().cast_mut().cast::<c_void>()).collect();
             self.start(kernel, *launch, &mut args)?;

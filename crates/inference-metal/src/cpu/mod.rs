@@ -145,6 +145,33 @@ impl Operations for OnCpu {
         products::embed(y, table, tokens, scale)
     }
 
+    fn largest(&self, ids: &Tensor, values: &Tensor, x: &Tensor, columns: usize) -> Result<()> {
+        let (k, cols, x) = (ids.dim(1)?, x.dim(1)?, operand(x)?);
+        let first = |row: &[f32]| {
+            let key = |i: &u32| {
+                let x = row[*i as usize];
+                if x.is_nan() { f32::NAN.abs() } else { x + 0.0 }
+            };
+            let mut all: Vec<u32> = (0..columns as u32).collect();
+            all.sort_by(|a, b| key(b).total_cmp(&key(a)));
+            all.truncate(k);
+            all
+        };
+        let found: Vec<Vec<u32>> = x.floats()?.chunks_exact(cols).map(first).collect();
+        write(ids, |ids| {
+            let bits = found.iter().flatten().map(|id| f32::from_bits(*id));
+            ids.iter_mut().zip(bits).for_each(|(to, id)| *to = id);
+            Ok(())
+        })?;
+        let rows = x.floats()?.chunks_exact(cols).zip(&found);
+        let numbers: Vec<f32> =
+            rows.flat_map(|(row, ids)| ids.iter().map(|id| row[*id as usize])).collect();
+        write(values, |values| {
+            values.copy_from_slice(&numbers);
+            Ok(())
+        })
+    }
+
     fn append(&self, append: &Append<'_>) -> Result<()> {
         attention::append(append)
     }

@@ -94,3 +94,12 @@ pub(super) struct Attend {
     pub(super) cap: f32,
     pub(super) window: u32,
 }
+
+/// Of `argmax` and `top_k`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Largest {
+    pub(super) n: u32,
+    pub(super) stride: u32,
+    pub(super) k: u32,
+}

@@ -52,6 +52,14 @@ pub trait Launcher {
     /// Out of memory.
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor>;
 
+    /// See [`Operations::read`].
+    ///
+    /// # Errors
+    /// That of any launch before.
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        x.flatten_all()?.to_vec1()
+    }
+
     /// See [`Operations::memory`].
     fn memory(&self) -> (u64, u64);
 
@@ -153,8 +161,13 @@ impl<L: Launcher> Operations for Kernels<L> {
         self.0.cache(numbers, dtype)
     }
 
+    fn read(&self, x: &Tensor) -> Result<Vec<f32>> {
+        self.0.read(x)
+    }
+
     fn prepare(&self, part: Part<'_>) -> Result<()> {
         self.0.load(Library::Elementwise)?;
+        self.0.load(Library::Sample)?;
         self.0.load(match part {
             Part::Segment(segment) => stored(segment)?.0,
             Part::Layer(layer) => attention::library(layer)?,
@@ -247,6 +260,14 @@ impl<L: Launcher> Operations for Kernels<L> {
         let buffers = [Write(y), Read(&table.weights), Read(scales), Read(biases), Read(tokens)];
         let arguments = arguments::Embed { cols: cols as u32, stride, shift, scale };
         self.run((library, "embed"), &buffers, &arguments, [rows, 1, 1], 256)
+    }
+
+    fn largest(&self, ids: &Tensor, values: &Tensor, x: &Tensor, columns: usize) -> Result<()> {
+        let ((rows, k), stride) = (ids.dims2()?, x.dim(1)? as u32);
+        let arguments = arguments::Largest { n: columns as u32, stride, k: k as u32 };
+        let name = if k == 1 { "argmax" } else { "top_k" };
+        let buffers = [Write(ids), Write(values), Read(x)];
+        self.run((Library::Sample, name), &buffers, &arguments, [rows, 1, 1], 256)
     }
 
     fn append(&self, append: &Append<'_>) -> Result<()> {

@@ -7,19 +7,22 @@
 //! installed, and the arguments of the host's program are not a library's to define.)
 
 mod arches;
-mod cache;
 mod child;
 
 pub use child::compile_if_asked;
 
-use crate::hip::{DeviceInfo, Hip, rtc};
-use cache::Cache;
-use sha2::{Digest as _, Sha256};
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+use crate::{
+    NAME,
+    hip::{DeviceInfo, Hip, rtc},
 };
+use inference_gpu::code_cache::{CodeCache, CodeKey, identity, open_libraries};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where compiled kernels are kept; empty: nowhere.
+const CACHE_DIR: &str = "INFERENCE_ROCM_CACHE_DIR";
 
 /// Options that hiprtc adds to every compilation; what they say is part of what a code object is of.
 const APPENDED: [&str; 2] = ["HIPRTC_COMPILE_OPTIONS_APPEND", "HIPRTC_LINK_OPTIONS_APPEND"];
@@ -81,23 +84,23 @@ pub struct Compiler {
     /// Without settings.
     arch: String,
     /// What is the same for all code objects of this device: options, versions.
-    base: Sha256,
+    base: CodeKey,
     options: Vec<String>,
-    cache: Option<Cache>,
+    cache: Option<CodeCache>,
 }
 
 impl Compiler {
     /// For `device`, with the cache of this user.
     pub fn new(hip: &'static Hip, device: &DeviceInfo) -> Self {
-        Self::with_cache(hip, device, Cache::of_this_user())
+        Self::with_cache(hip, device, CodeCache::of_this_user(CACHE_DIR, NAME))
     }
 
     /// For `device`, with a cache in `folder`, or none.
     pub fn with_cache_in(hip: &'static Hip, device: &DeviceInfo, folder: Option<&Path>) -> Self {
-        Self::with_cache(hip, device, folder.map(Cache::new))
+        Self::with_cache(hip, device, folder.map(CodeCache::new))
     }
 
-    fn with_cache(hip: &'static Hip, device: &DeviceInfo, cache: Option<Cache>) -> Self {
+    fn with_cache(hip: &'static Hip, device: &DeviceInfo, cache: Option<CodeCache>) -> Self {
         let arch = device.arch().to_owned();
         let mut options = vec![
             // The name without settings: such code runs whatever they are.
@@ -111,18 +114,18 @@ impl Compiler {
             // A block stays on one compute unit: its barriers are cheaper, and shared memory is the unit's.
             options.push("-mcumode".to_owned());
         }
-        let mut base = Sha256::new();
+        let mut base = CodeKey::default();
         for part in
             [REVISION, &device.target, &hip.version.to_string(), &identity(&hip.compiler_path)]
         {
-            add(&mut base, part);
+            base.add(part);
         }
         let comgr: Vec<String> = comgr(&hip.path).iter().map(|path| identity(path)).collect();
-        add(&mut base, &comgr.join("\n"));
+        base.add(&comgr.join("\n"));
         for name in APPENDED {
-            add(&mut base, &std::env::var(name).unwrap_or_default());
+            base.add(&std::env::var(name).unwrap_or_default());
         }
-        options.iter().for_each(|option| add(&mut base, option));
+        options.iter().for_each(|option| base.add(option));
         Self { hip, arch, base, options, cache }
     }
 
@@ -137,23 +140,12 @@ impl Compiler {
         fits: impl Fn(&[u8]) -> bool,
     ) -> Result<Vec<u8>, CompileError> {
         let mut key = self.base.clone();
-        defines.iter().for_each(|define| add(&mut key, define));
-        add(&mut key, source);
-        let key: String = key.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-
-        if let Some(code) =
-            self.cache.as_ref().and_then(|cache| cache.read(&key)).filter(|c| fits(c))
-        {
-            return Ok(code);
-        }
-        let options: Vec<String> = self.options.iter().chain(defines).cloned().collect();
-        let code = self.ask(source, &options)?;
-        if let Some(cache) = &self.cache
-            && let Err(error) = cache.write(&key, &code)
-        {
-            tracing::warn!("compiled kernels can't be kept: {error}");
-        }
-        Ok(code)
+        defines.iter().for_each(|define| key.add(define));
+        key.add(source);
+        CodeCache::get(self.cache.as_ref(), &key, fits, || {
+            let options: Vec<String> = self.options.iter().chain(defines).cloned().collect();
+            self.ask(source, &options)
+        })
     }
 
     fn ask(&self, source: &str, options: &[String]) -> Result<Vec<u8>, CompileError> {
@@ -184,36 +176,22 @@ fn objection_to(hip: &Hip, arch: &str) -> Option<CompileError> {
     })
 }
 
-/// Adds a text and its end, so that no two lists of texts make one key.
-fn add(hash: &mut Sha256, text: &str) {
-    hash.update((text.len() as u64).to_le_bytes());
-    hash.update(text);
-}
-
-/// Which file it is: a compiler that was replaced is another one, though it says the same version.
-fn identity(path: &Path) -> String {
-    let metadata = || -> io::Result<(u64, u64)> {
-        let metadata = fs::metadata(path)?;
-        let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok((metadata.len(), modified.as_secs()))
-    };
-    format!("{} {:?}", path.display(), metadata().unwrap_or_default())
-}
-
 /// The files of `libamd_comgr`, which holds the compiler that hiprtc asks: those that this process has open, else those
 /// beside the runtime.
 fn comgr(runtime: &Path) -> Vec<PathBuf> {
-    let is_comgr = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libamd_comgr"))
-    };
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let open = maps.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..])));
-    let mut files: Vec<PathBuf> = open.filter(is_comgr).collect();
-    if files.is_empty() {
-        let entries = runtime.parent().and_then(|folder| fs::read_dir(folder).ok());
-        let beside = entries.into_iter().flatten().flatten().map(|entry| entry.path());
-        files = beside.filter(is_comgr).filter_map(|path| path.canonicalize().ok()).collect();
+    const START: &str = "libamd_comgr";
+    let open = open_libraries(START);
+    if !open.is_empty() {
+        return open;
     }
+    let entries = runtime.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let beside = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(START));
+    let mut files: Vec<PathBuf> =
+        beside.filter_map(|entry| entry.path().canonicalize().ok()).collect();
     files.sort();
     files.dedup();
     files

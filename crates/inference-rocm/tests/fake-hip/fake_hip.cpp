@@ -381,9 +381,18 @@ static int compile(Program& p, const string& base, const string& target, const s
         p.kernels.push_back({(*i)[2], {}, (unsigned)std::stoul((*i)[1])});
         exports += "SIMT_EXPORT(" + p.kernels.back().name + ")\n";
     }
-    write_file(base + "/k.cpp", contents(SIMT) + "\n#line 1 \"kernels.hip\"\n" + p.source + "\n" + exports);
+    string text = contents(SIMT) + "\n#line 1 \"kernels.hip\"\n" + p.source + "\n" + exports;
     command += " -O2 -shared -fPIC -fvisibility=hidden -fno-gnu-unique -o ";
-    if (int failed = system((command + base + "/k.so " + base + "/k.cpp" + log).c_str())) return failed;
+    // What was compiled once is kept: tests compile the same again and again.
+    string kept = P_tmpdir "/fake-hip-" + std::to_string(std::hash<string>()(command + text)) + ".so";
+    if (access(kept.c_str(), R_OK)) {
+        write_file(base + "/k.cpp", text);
+        if (int failed = system((command + base + "/k.so " + base + "/k.cpp" + log).c_str())) return failed;
+        write_file(base + "/kept", contents(base + "/k.so"));
+        rename((base + "/kept").c_str(), kept.c_str());
+    } else {
+        write_file(base + "/k.so", contents(kept));
+    }
     void* library = dlopen((base + "/k.so").c_str(), RTLD_NOW | RTLD_LOCAL);
     if (!library) return 1;
     for (auto& kernel : p.kernels) kernel.sizes = sizes_of(library, kernel.name);

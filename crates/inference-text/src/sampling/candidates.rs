@@ -22,9 +22,15 @@ impl<'a> Candidates<'a> {
         }
     }
 
-    /// Changes the logits of all tokens.
+    /// Changes the logits of all candidates.
     pub fn adjust_all(&mut self, change: impl Fn(f32) -> f32) {
-        self.logits.iter_mut().for_each(|l| *l = change(*l));
+        match &self.kept {
+            None => self.logits.iter_mut().for_each(|l| *l = change(*l)),
+            Some(ids) => ids.iter().for_each(|&id| {
+                let logit = &mut self.logits[id as usize];
+                *logit = change(*logit);
+            }),
+        }
     }
 
     /// The highest logit among the candidates.

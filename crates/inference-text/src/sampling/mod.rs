@@ -1,6 +1,7 @@
 //! From logits to a token: the chain of stages, in one place.
 //!
-//! The order is that of `transformers`: bias, penalties, then (unless greedy) temperature, top-k, top-p, min-p.
+//! The order is that of `transformers`: bias, penalties, then (unless greedy) temperature, top-k, top-p, min-p. Top-k stands
+//! before the temperature, which changes no order, so that it means the same where a device gives the largest logits alone.
 
 mod bias;
 mod candidates;
@@ -12,6 +13,7 @@ mod top_p;
 
 pub use candidates::Candidates;
 
+use crate::logits::{Ask, MOST_LARGEST};
 use inference_core::{Error, GenerateOptions, Result, TokenLogprob};
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore, rand_core::SeedableRng};
 
@@ -54,10 +56,10 @@ pub fn chain(options: &GenerateOptions) -> Vec<Box<dyn Stage>> {
     if options.temperature == 0.0 {
         return stages;
     }
-    stages.push(Box::new(temperature::Temperature(options.temperature)));
     if let Some(k) = options.top_k {
         stages.push(Box::new(top_k::TopK(k)));
     }
+    stages.push(Box::new(temperature::Temperature(options.temperature)));
     if let Some(p) = options.top_p.filter(|p| *p < 1.0) {
         stages.push(Box::new(top_p::TopP(p)));
     }
@@ -65,6 +67,20 @@ pub fn chain(options: &GenerateOptions) -> Vec<Box<dyn Stage>> {
         stages.push(Box::new(min_p::MinP(p)));
     }
     stages
+}
+
+/// Which of the model's logits `options` need, what they report among it.
+pub fn ask(options: &GenerateOptions) -> Ask {
+    let reported = options.logprobs.is_some() || options.return_logits;
+    let changed = !options.logit_bias.is_empty()
+        || options.repeat_penalty.is_some_and(|p| p != 1.0)
+        || options.presence_penalty.is_some()
+        || options.frequency_penalty.is_some();
+    let largest = if options.temperature == 0.0 { Some(1) } else { options.top_k };
+    match largest {
+        Some(k) if !reported && !changed && (1..=MOST_LARGEST).contains(&k) => Ask::Largest(k),
+        _ => Ask::All,
+    }
 }
 
 /// Chooses the tokens of one sequence.
@@ -122,9 +138,22 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
+/// The largest logit; −∞ where there is none.
+pub(crate) fn largest(logits: &[f32]) -> f32 {
+    // Some beside each other, for that is vectorised and one after the other is not.
+    let (parts, rest) = logits.as_chunks::<16>();
+    let mut most = [f32::NEG_INFINITY; 16];
+    for part in parts {
+        for (most, logit) in most.iter_mut().zip(part) {
+            *most = if logit > most { *logit } else { *most };
+        }
+    }
+    most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
 /// The natural logarithm of the probability of each of `ids`, and of the `n` most likely tokens (best first, then by id).
 pub fn logprobs(logits: &[f32], ids: &[u32], n: usize) -> (Vec<f32>, Vec<TokenLogprob>) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = largest(logits);
     let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
     let norm = max + sum.ln() as f32;
     let of = |id: u32| logits.get(id as usize).map_or(f32::NEG_INFINITY, |l| l - norm);
@@ -229,7 +258,56 @@ mod tests {
         assert!((best[0].logprob - 0.5f32.ln()).abs() < 1e-6);
     }
 
+    #[test]
+    fn all_logits_are_asked_for_where_they_are_changed_or_reported() {
+        let options = GenerateOptions::default;
+        let hot = || options().temperature(1.0);
+        for (options, largest) in [
+            (options(), Some(1)),
+            (options().top_k(5).top_p(0.5).repeat_penalty(1.0), Some(1)),
+            (hot().top_k(MOST_LARGEST).min_p(0.1), Some(MOST_LARGEST)),
+            (hot().top_k(MOST_LARGEST + 1), None),
+            (hot(), None),
+            (options().logprobs(0), None),
+            (options().return_logits(true), None),
+            (options().logit_bias([(1, 1.0)]), None),
+            (options().repeat_penalty(1.1), None),
+            (options().presence_penalty(0.1), None),
+            (hot().top_k(2).frequency_penalty(0.1), None),
+        ] {
+            assert_eq!(ask(&options), largest.map_or(Ask::All, Ask::Largest), "{options:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_largest_alone_give_the_token_that_all_give(
+            logits in proptest::collection::vec(
+                prop_oneof![-3f32..3.0, -2f32..2.0, Just(1.5), Just(-0.0), Just(0.0), Just(f32::NEG_INFINITY)],
+                1..200,
+            ),
+            t in prop_oneof![Just(0f32), 0.01f32..30.0], k in 1usize..20,
+            p in 0.01f32..1.0, m in 0f32..0.5, seed: u64,
+        ) {
+            let options = GenerateOptions::default().temperature(t).top_k(k).top_p(p).min_p(m).seed(seed);
+            let Ask::Largest(k) = ask(&options) else { panic!("{options:?}") };
+            let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+            let of = |id: u32| logits[id as usize];
+            ids.sort_by(|a, b| of(*b).partial_cmp(&of(*a)).expect("numbers"));
+            ids.truncate(k);
+            ids.sort_unstable();
+            let mut few: Vec<f32> = ids.iter().map(|id| of(*id)).collect();
+            let (mut whole, mut short) = (Sampler::new(&options), Sampler::new(&options));
+            for _ in 0..3 {
+                let want = whole.sample(NONE, &mut logits.clone());
+                let got = short.sample(NONE, &mut few.clone()).map(|i| ids[i as usize]);
+                prop_assert_eq!(got.ok(), want.ok());
+            }
+            few[0] = f32::NAN;
+            let failed = matches!(short.sample(NONE, &mut few), Err(Error::Device { .. }));
+            prop_assert!(failed);
+        }
+
         #[test]
         fn temperature_zero_is_greedy_whatever_else_is_set(
             logits in proptest::collection::vec(-20f32..20.0, 1..200),

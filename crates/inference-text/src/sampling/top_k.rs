@@ -9,7 +9,9 @@ impl Stage for TopK {
         let (ids, logits) = candidates.list();
         if self.0 < ids.len() {
             ids.select_nth_unstable_by(self.0, |a, b| {
-                logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b))
+                // What is added makes a zero of −0.
+                let of = |id: &u32| logits[*id as usize] + 0.0;
+                of(b).total_cmp(&of(a)).then(a.cmp(b))
             });
             ids.truncate(self.0);
         }

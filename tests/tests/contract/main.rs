@@ -1,5 +1,7 @@
 //! The contract, on every backend of the registry that runs here.
 
+mod awaited;
+
 use inference::{
     Backend, Classification, ClassifyOptions, DeviceChoice, Error, FinishReason, Format,
     GenerateOptions, GpuLayers, LoadOptions, Message, Progress, RenderOptions, TextModel, registry,
@@ -386,37 +388,4 @@ fn loading_reports_progress_and_honours_or_refuses_each_option() {
         let first = backend.devices().into_iter().next().expect("it has a device").id;
         assert!(refusal(named().device(DeviceChoice::Id(first))).is_none());
     }
-}
-
-#[test]
-fn a_stream_can_be_awaited() {
-    use futures_core::Stream;
-    use std::{
-        future::poll_fn,
-        pin::Pin,
-        task::{Context, Poll, Wake, Waker},
-    };
-
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    everywhere(|model| {
-        let mut stream = model.generate(STORY, &short()).expect("starts");
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
-        let mut cx = Context::from_waker(&waker);
-        let mut text = String::new();
-        loop {
-            let mut next = poll_fn(|cx| Pin::new(&mut stream).poll_next(cx));
-            match Future::poll(Pin::new(&mut next), &mut cx) {
-                Poll::Ready(Some(token)) => text += &token.expect("is a token").text,
-                Poll::Ready(None) => break,
-                Poll::Pending => thread::park(),
-            }
-        }
-        let plain = model.generate(STORY, &short()).expect("starts").text().expect("ends well");
-        assert_eq!(text, plain);
-    });
 }

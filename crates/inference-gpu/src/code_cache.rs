@@ -1,4 +1,4 @@
-//! Code objects on disk, so that kernels are compiled once.
+//! Compiled kernels on disk, so that they are compiled once.
 //!
 //! An entry is a file of its own: a mark, the hash of what follows, the code. It is written under another name and then
 //! renamed, so it is whole or not there; what a crash, a full disk or a bad one makes of it is noticed by its hash.
@@ -7,13 +7,9 @@ use sha2::{Digest as _, Sha256};
 use std::{
     env, fs, io,
     io::Write as _,
-    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
-
-/// Where compiled kernels are kept; empty: nowhere.
-pub(crate) const CACHE_DIR: &str = "INFERENCE_ROCM_CACHE_DIR";
 
 const MARK: &[u8; 8] = b"kernels1";
 const HASH: usize = 32;
@@ -24,30 +20,60 @@ const MOST_BYTES: u64 = 256 << 20;
 /// After this a file that was never renamed is of a process that died.
 const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// A folder of code objects.
+/// A folder of compiled kernels.
 #[derive(Debug)]
-pub(super) struct Cache {
+pub struct CodeCache {
     folder: PathBuf,
     most_bytes: u64,
 }
 
-impl Cache {
-    pub(super) fn new(folder: &Path) -> Self {
+impl CodeCache {
+    /// What is in `folder`, which need not be there.
+    pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), most_bytes: MOST_BYTES }
     }
 
-    /// As [`CACHE_DIR`] says, else where this user keeps what can be made again; `None` where there is no such place.
-    pub(super) fn of_this_user() -> Option<Self> {
-        if let Some(folder) = env::var_os(CACHE_DIR) {
+    /// The folder that the environment's `variable` names (empty: none), else that of `backend` where this user keeps what
+    /// can be made again; `None` where there is no such place.
+    pub fn of_this_user(variable: &str, backend: &str) -> Option<Self> {
+        if let Some(folder) = env::var_os(variable) {
             return (!folder.is_empty()).then(|| Self::new(Path::new(&folder)));
         }
         let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
-        let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-        Some(Self::new(&base.join("inference/rocm")))
+        let base = match cfg!(windows) {
+            true => absolute("LOCALAPPDATA")?,
+            false => {
+                absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?
+            }
+        };
+        Some(Self::new(&base.join("inference").join(backend)))
+    }
+
+    /// The entry `key` if it is there, whole, and `fits`; else what `make` gives, which is kept. That it can't be is
+    /// logged. Without a cache it is made.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub fn get<E>(
+        cache: Option<&Self>,
+        key: &CodeKey,
+        fits: impl Fn(&[u8]) -> bool,
+        make: impl FnOnce() -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let Some(cache) = cache else { return make() };
+        let name = key.name();
+        if let Some(code) = cache.read(&name).filter(|code| fits(code)) {
+            return Ok(code);
+        }
+        let code = make()?;
+        if let Err(error) = cache.write(&name, &code) {
+            tracing::warn!("compiled kernels can't be kept: {error}");
+        }
+        Ok(code)
     }
 
     /// The entry `key`, if it is there and whole. One that is damaged is removed.
-    pub(super) fn read(&self, key: &str) -> Option<Vec<u8>> {
+    fn read(&self, key: &str) -> Option<Vec<u8>> {
         let path = self.path(key);
         let bytes = fs::read(&path).ok()?;
         let code = bytes
@@ -69,8 +95,8 @@ impl Cache {
     }
 
     /// Keeps `code` as the entry `key`.
-    pub(super) fn write(&self, key: &str, code: &[u8]) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+    fn write(&self, key: &str, code: &[u8]) -> io::Result<()> {
+        create_private(&self.folder)?;
         let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.folder)?;
         for part in [MARK.as_slice(), Sha256::digest(code).as_slice(), code] {
             file.write_all(part)?;
@@ -112,6 +138,53 @@ impl Cache {
     }
 }
 
+/// What an entry is of: all that code depends on.
+#[derive(Debug, Clone, Default)]
+pub struct CodeKey(Sha256);
+
+impl CodeKey {
+    /// Adds a text, and its end, so that no two lists of texts make one key.
+    pub fn add(&mut self, text: &str) {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text);
+    }
+
+    fn name(&self) -> String {
+        self.0.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// Which file it is: a compiler that was replaced is another one, though it says the same version.
+pub fn identity(path: &Path) -> String {
+    let metadata = || -> io::Result<(u64, u64)> {
+        let metadata = fs::metadata(path)?;
+        let modified = metadata.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok((metadata.len(), modified.as_secs()))
+    };
+    format!("{} {:?}", path.display(), metadata().unwrap_or_default())
+}
+
+/// The files that this process has open as libraries whose names begin with `start`; none where the system does not say.
+pub fn open_libraries(start: &str) -> Vec<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let open = maps.lines().filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..])));
+    let is_one = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start))
+    };
+    let mut files: Vec<PathBuf> = open.filter(is_one).collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+/// Makes a folder that is this user's alone: what is in it is run.
+fn create_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(folder)
+}
+
 /// Removes a file; another process that tidies may have been faster.
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -124,13 +197,13 @@ fn remove(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn cache(most_bytes: u64) -> (tempfile::TempDir, Cache) {
+    fn cache(most_bytes: u64) -> (tempfile::TempDir, CodeCache) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let inside = folder.path().join("a/b");
-        (folder, Cache { folder: inside, most_bytes })
+        (folder, CodeCache { folder: inside, most_bytes })
     }
 
-    fn names(cache: &Cache) -> Vec<String> {
+    fn names(cache: &CodeCache) -> Vec<String> {
         let name = |e: fs::DirEntry| e.file_name().to_string_lossy().into_owned();
         let mut all: Vec<_> =
             fs::read_dir(&cache.folder).expect("it is there").flatten().map(name).collect();
@@ -193,5 +266,33 @@ mod tests {
         cache.write("k", b"code").expect("it is removed at once");
         remove(&cache.path("k")).expect("it is gone, as it should be");
         assert!(remove(folder.path()).is_err(), "a folder is not");
+    }
+
+    #[test]
+    fn what_is_made_once_is_not_made_again_unless_it_does_not_fit() {
+        let (_folder, cache) = cache(MOST_BYTES);
+        let mut key = CodeKey::default();
+        key.add("source");
+        let made = std::cell::Cell::new(0);
+        let get = |cache: Option<&CodeCache>, key: &CodeKey, fits: bool| {
+            let make = || {
+                made.set(made.get() + 1);
+                Ok::<_, io::Error>(b"code".to_vec())
+            };
+            CodeCache::get(cache, key, |_| fits, make).expect("it is made")
+        };
+        for (cache, fits, times) in [
+            (Some(&cache), true, 1),
+            (Some(&cache), true, 1),
+            (Some(&cache), false, 2),
+            (None, true, 3),
+        ] {
+            assert_eq!((get(cache, &key, fits), made.get()), (b"code".to_vec(), times));
+        }
+        key.add("");
+        get(Some(&cache), &key, true);
+        assert_eq!((made.get(), names(&cache).len()), (4, 2), "another key");
+        let failed = CodeCache::get(Some(&cache), &CodeKey::default(), |_| true, || Err("no"));
+        assert_eq!((failed, names(&cache).len()), (Err("no"), 2));
     }
 }

@@ -1,0 +1,23 @@
+//! Who goes first.
+
+use serde::{Deserialize, Serialize};
+
+/// Who goes first where callers compete: for a place among the sequences that run, for the prompt tokens of a step, and
+/// for the cache, where it is too small for all.
+///
+/// Among calls of one priority, those that came first start first. A call that runs already is not interrupted for one
+/// of a higher priority, unless the cache is full; and its next token never waits. While calls of a higher priority
+/// keep coming, those of a lower one may wait for ever: give them a timeout.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Work that nobody waits for.
+    Low,
+    /// Everything else.
+    #[default]
+    Normal,
+    /// Somebody waits for it while others do not.
+    High,
+}

@@ -1,0 +1,376 @@
+//! What is promised of the scheduler, whatever comes.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Runs `prompts` (length, tokens to generate) to the end, in place of a model that counts; returns what each one
+/// generated, and how often one was preempted.
+fn run(
+    prompts: &[(usize, usize)],
+    pool: BlockPool,
+    slots: usize,
+    step_tokens: usize,
+) -> (BTreeMap<usize, Vec<u32>>, usize) {
+    let mut scheduler = Scheduler::new(pool, slots);
+    for (id, &(len, _)) in prompts.iter().enumerate() {
+        let tokens = (0..len as u32).collect();
+        let priority = [Priority::Normal, Priority::High, Priority::Low][id % 3];
+        let task = (id, Vec::new());
+        scheduler.add(Sequence::new(tokens, Wanted::Last, task).priority(priority));
+    }
+    let mut finished = BTreeMap::new();
+    let mut preemptions = 0;
+    for _ in 0..100_000 {
+        if scheduler.is_idle() {
+            assert_eq!(scheduler.blocks_used(), 0);
+            return (finished, preemptions);
+        }
+        let step = scheduler.next_step(&mut NoReuse, step_tokens);
+        assert!(!step.is_empty(), "a step that does nothing never ends");
+        assert!(step.spans.len() <= slots);
+        scheduler.finish_step(&step, |seq, advance| {
+            if !advance.complete {
+                assert!(advance.rows.is_empty());
+                return Flow::Continue;
+            }
+            assert_eq!(advance.rows.len(), 1);
+            let token = seq.tokens.len() as u32;
+            seq.tokens.push(token);
+            let (id, out) = &mut seq.task;
+            out.push(token);
+            if out.len() == prompts[*id].1 {
+                finished.insert(*id, std::mem::take(out));
+                preemptions += seq.preemptions;
+                return Flow::Done;
+            }
+            Flow::Continue
+        });
+    }
+    panic!("it does not end");
+}
+
+proptest! {
+    #[test]
+    fn everyone_ends_with_the_same_tokens_whatever_the_pool(
+        prompts in proptest::collection::vec((1usize..30, 1usize..12), 1..8),
+        block_len in 1usize..9,
+        spare in 0usize..10,
+        slots in 1usize..5,
+        step_tokens in 1usize..40,
+    ) {
+        let longest = prompts.iter().map(|(p, g)| p + g).max().unwrap_or(1);
+        let pool = BlockPool::new(longest.div_ceil(block_len) + spare, block_len);
+        let (finished, _) = run(&prompts, pool, slots, step_tokens);
+        for (id, (len, generate)) in prompts.iter().enumerate() {
+            let want: Vec<u32> = (*len as u32..(len + generate) as u32).collect();
+            prop_assert_eq!(&finished[&id], &want);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn room_is_given_away_as_far_as_it_is_needed_and_the_first_gets_half(
+        mut prompts in proptest::collection::vec((0usize..3, 1usize..50), 1..9),
+        room in 0usize..100,
+    ) {
+        prompts.sort_by_key(|(priority, _)| Reverse(*priority));
+        let priorities = [Priority::Low, Priority::Normal, Priority::High];
+        let prompts: Vec<_> = prompts.into_iter().map(|(p, len)| (priorities[p], len)).collect();
+        let all = shares(&prompts, room);
+        let needed: usize = prompts.iter().map(|(_, len)| len).sum();
+        prop_assert_eq!(all.iter().sum::<usize>(), needed.min(room));
+        prop_assert!(all.iter().zip(&prompts).all(|(share, (_, len))| share <= len));
+        prop_assert!(all[0] >= prompts[0].1.min(room.div_ceil(2)));
+        for (i, (priority, len)) in prompts.iter().enumerate() {
+            let lower = prompts.iter().zip(&all).filter(|((p, _), _)| p < priority);
+            prop_assert!(all[i] == *len || lower.map(|(_, share)| share).sum::<usize>() == 0);
+        }
+    }
+}
+
+#[test]
+fn short_prompts_do_not_wait_for_all_of_a_long_one() {
+    let normal = |len| (Priority::Normal, len);
+    assert_eq!(
+        shares(&[normal(8000), normal(20), normal(4000), normal(30)], 256),
+        [128, 20, 78, 30]
+    );
+    assert_eq!(shares(&[normal(8000), normal(900)], 256), [128, 128]);
+    assert_eq!(shares(&[normal(300), normal(300)], 256), [256, 0]);
+    let (high, low) = ((Priority::High, 200), (Priority::Low, 8000));
+    assert_eq!(shares(&[high, normal(40), low], 256), [200, 40, 16]);
+}
+
+/// What runs, in the order of their ends: prompts of `len` tokens that each generate one.
+fn ends(scheduler: &mut Scheduler<usize>, room: usize) -> Vec<usize> {
+    let mut ends = Vec::new();
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step(&mut NoReuse, room);
+        scheduler.finish_step(&step, |seq, advance| {
+            if !advance.complete {
+                return Flow::Continue;
+            }
+            ends.push(seq.task);
+            Flow::Done
+        });
+    }
+    ends
+}
+
+#[test]
+fn a_higher_priority_starts_first_and_equals_in_their_order() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 4), 1);
+    for (id, priority) in
+        [Priority::Low, Priority::Normal, Priority::High, Priority::Normal].into_iter().enumerate()
+    {
+        let sequence = Sequence::new(vec![0; 8], Wanted::Last, id);
+        scheduler.add(sequence.priority(priority));
+    }
+    assert_eq!(ends(&mut scheduler, 64), [2, 1, 3, 0]);
+}
+
+#[test]
+fn short_prompts_end_before_a_long_one_that_came_first() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 16), 8);
+    for (id, len) in [800, 10, 20, 400].into_iter().enumerate() {
+        scheduler.add(Sequence::new(vec![0; len], Wanted::Last, id));
+    }
+    assert_eq!(ends(&mut scheduler, 64), [1, 2, 3, 0]);
+}
+
+#[test]
+fn a_small_pool_preempts() {
+    let (_, preemptions) = run(&[(4, 8), (4, 8)], BlockPool::new(4, 4), 2, 64);
+    assert!(preemptions > 0);
+}
+
+#[test]
+fn a_sequence_that_crosses_the_length_starts_over_once() {
+    let pool = BlockPool::new(8, 4);
+    let mut scheduler =
+        Scheduler::new(pool, 1).lengths(Lengths { restart_above: Some(6), each_above: None });
+    scheduler.add(Sequence::new((0..5).collect(), Wanted::Last, ()));
+    let mut rows = Vec::new();
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step(&mut NoReuse, 64);
+        rows.push((step.tokens.len(), step.lengths[0]));
+        scheduler.finish_step(&step, |seq, _| {
+            seq.tokens.push(0);
+            if seq.tokens.len() > 9 { Flow::Done } else { Flow::Continue }
+        });
+    }
+    assert_eq!(rows, [(5, 5), (1, 6), (7, 7), (1, 8), (1, 9)]);
+}
+
+#[test]
+fn wanted_rows_are_found_across_chunks() {
+    let mut scheduler = Scheduler::new(BlockPool::new(8, 4), 1);
+    scheduler.add(Sequence::new((0..8).collect(), Wanted::From(4), ()));
+    let mut seen = Vec::new();
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step(&mut NoReuse, 3);
+        scheduler.finish_step(&step, |_, advance| {
+            seen.extend(advance.rows.map(|row| (advance.wanted_before, row)));
+            if advance.complete { Flow::Done } else { Flow::Continue }
+        });
+    }
+    assert_eq!(seen, [(0, 0), (0, 1), (2, 0), (2, 1)]);
+}
+
+/// What a cache would hold: in each place of a block, a number that stands for a token, all tokens before it, and how
+/// they were turned.
+struct Cells {
+    blocks: Vec<Vec<u64>>,
+    lengths: Lengths,
+}
+
+impl Cells {
+    /// The number of a token that comes after the one with `before`.
+    fn number(&self, before: u64, token: u32, length: u32) -> u64 {
+        let turn = self.lengths.turn(length as usize) as u64;
+        let mixed = before.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (u64::from(token) << 32 | turn);
+        mixed.wrapping_mul(0x2545_f491_4f6c_dd1d).rotate_left(29) | 1
+    }
+
+    /// Runs a step, after checking that each sequence finds before it what its tokens say; gives each one's last number.
+    fn run(&mut self, step: &Step, tokens_of: &[Vec<u32>], rope_lens: &[usize]) -> Vec<u64> {
+        for copy in &step.copies {
+            let from = self.blocks[copy.from as usize][..copy.tokens].to_vec();
+            let to = &mut self.blocks[copy.to as usize];
+            to.fill(0);
+            to[..copy.tokens].copy_from_slice(&from);
+        }
+        let block_len = self.blocks[0].len();
+        let mut last = Vec::new();
+        for (i, span) in step.spans.iter().enumerate() {
+            let first = span.context - span.rows.len();
+            let mut number = 0;
+            for position in 0..span.context {
+                let cell = (span.blocks[position / block_len] as usize, position % block_len);
+                let length = rope_lens[i].max(position + 1) as u32;
+                number = self.number(number, tokens_of[i][position], length);
+                if position < first {
+                    assert_eq!(self.blocks[cell.0][cell.1], number, "position {position}");
+                } else {
+                    self.blocks[cell.0][cell.1] = number;
+                }
+            }
+            last.push(number);
+        }
+        last
+    }
+}
+
+/// A sequence of the test below.
+#[derive(Debug, Clone)]
+struct Wish {
+    /// Which beginning its prompt has, and how much of it; then tokens of its own.
+    shared: (usize, usize),
+    own: Vec<u32>,
+    generate: usize,
+    /// The step after which it comes.
+    comes: usize,
+    /// The step after which it is cancelled, if it lives so long.
+    leaves: Option<usize>,
+}
+
+fn wish() -> impl Strategy<Value = Wish> {
+    let own = proptest::collection::vec(0u32..3, 1..12);
+    let shared = (0usize..2, prop_oneof![Just(40usize), 0usize..40]);
+    let leaves = proptest::option::weighted(0.2, 0usize..40);
+    (shared, own, 1usize..10, 0usize..30, leaves).prop_map(
+        |(shared, own, generate, comes, leaves)| Wish { shared, own, generate, comes, leaves },
+    )
+}
+
+proptest! {
+    /// Sequences come, wait, share, are preempted, cancelled and fail, in a cache that is too small: each finds in its
+    /// blocks what its own tokens gave, and at the end no block is lost.
+    #[test]
+    fn whatever_is_shared_each_finds_its_own_tokens(
+        wishes in proptest::collection::vec(wish(), 1..12),
+        (block_len, spare, kept) in (1usize..9, 0usize..12, 0usize..30),
+        (slots, step_tokens) in (1usize..5, 1usize..40),
+        restart_above in proptest::option::of(1usize..60),
+        each_above in proptest::option::weighted(0.3, 1usize..60),
+        fails in proptest::collection::vec(0usize..60, 0..3),
+    ) {
+        let lengths = Lengths { restart_above, each_above };
+        let prompt = |w: &Wish| {
+            let beginning = (0..w.shared.1).map(|i| (i * (w.shared.0 + 1)) as u32 % 5);
+            beginning.chain(w.own.iter().copied()).collect::<Vec<_>>()
+        };
+        let longest = wishes.iter().map(|w| w.shared.1 + w.own.len() + w.generate).max();
+        let blocks = longest.unwrap_or(1).div_ceil(block_len) + spare;
+        let pool = BlockPool::new(blocks, block_len).sharing(kept);
+        let mut cells = Cells { blocks: vec![vec![0; block_len]; blocks], lengths };
+        let mut scheduler = Scheduler::new(pool, slots).lengths(lengths);
+        let mut done = vec![false; wishes.len()];
+        for now in 0..10_000 {
+            for (id, wish) in wishes.iter().enumerate().filter(|(_, w)| w.comes == now) {
+                scheduler.add(Sequence::new(prompt(wish), Wanted::Last, id));
+            }
+            scheduler.sweep(|id| match wishes[*id].leaves {
+                Some(step) if step <= now => { done[*id] = true; Flow::Done }
+                _ => Flow::Continue,
+            });
+            if scheduler.is_idle() && now > 30 {
+                break;
+            }
+            let step = scheduler.next_step(&mut NoReuse, step_tokens);
+            if step.is_empty() {
+                prop_assert!(scheduler.is_idle(), "a step that does nothing never ends");
+                continue;
+            }
+            if fails.contains(&now) {
+                scheduler.fail_step(|seq| done[seq.task] = true);
+                continue;
+            }
+            let scheduled: Vec<_> = scheduler.scheduled.iter().map(|i| &scheduler.running[*i]).collect();
+            let tokens: Vec<_> = scheduled.iter().map(|s| s.tokens.clone()).collect();
+            let rope_lens: Vec<_> = scheduled.iter().map(|s| s.rope_len).collect();
+            let last = cells.run(&step, &tokens, &rope_lens);
+            let mut last = last.into_iter();
+            scheduler.finish_step(&step, |seq, advance| {
+                let number = last.next().expect("one for each span");
+                if !advance.complete {
+                    return Flow::Continue;
+                }
+                seq.tokens.push((number % 5) as u32);
+                let wish = &wishes[seq.task];
+                let ended = seq.tokens.len() - prompt(wish).len() == wish.generate;
+                done[seq.task] |= ended;
+                if ended { Flow::Done } else { Flow::Continue }
+            });
+            prop_assert!(scheduler.pool.kept() <= kept);
+        }
+        prop_assert!(scheduler.is_idle() && done.iter().all(|d| *d), "{done:?}");
+        prop_assert_eq!(scheduler.blocks_used(), 0);
+    }
+}
+
+/// Runs one prompt alone; gives the tokens that were computed.
+fn alone(scheduler: &mut Scheduler<()>, tokens: Vec<u32>, generate: usize) -> (usize, Vec<u32>) {
+    let (mut computed, mut all) = (0, tokens.clone());
+    scheduler.add(Sequence::new(tokens, Wanted::Last, ()));
+    let mut left = generate;
+    while !scheduler.is_idle() {
+        let step = scheduler.next_step(&mut NoReuse, 200);
+        computed += step.tokens.len();
+        scheduler.finish_step(&step, |seq, advance| {
+            if advance.complete {
+                seq.tokens.push(100 + left as u32);
+                all = seq.tokens.clone();
+                left -= 1;
+            }
+            if left == 0 { Flow::Done } else { Flow::Continue }
+        });
+    }
+    (computed, all)
+}
+
+#[test]
+fn a_conversation_computes_every_token_once() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 8).sharing(100), 2);
+    let (mut tokens, mut computed) = ((0..13).collect::<Vec<u32>>(), 0);
+    for turn in 0..10 {
+        let (new, all) = alone(&mut scheduler, tokens, 7);
+        computed += new;
+        // The last token that was generated is in nobody's cache yet.
+        assert_eq!(computed, all.len() - 1, "turn {turn}");
+        tokens = all;
+        tokens.extend([turn; 5]);
+    }
+    assert_eq!(scheduler.blocks_used(), 0);
+}
+
+#[test]
+fn those_who_begin_alike_wait_for_the_first_and_others_pass_them() {
+    let mut scheduler = Scheduler::new(BlockPool::new(100, 8).sharing(100), 8);
+    let long: Vec<u32> = (0..60).collect();
+    for own in 0..4 {
+        let tokens = [&long[..], &[own + 100, 7, 7]].concat();
+        scheduler.add(Sequence::new(tokens, Wanted::Last, ()));
+    }
+    scheduler.add(Sequence::new(vec![9; 10], Wanted::Last, ()));
+    let step = scheduler.next_step(&mut NoReuse, 200);
+    let rows = |step: &Step| step.spans.iter().map(|s| s.rows.len()).collect::<Vec<_>>();
+    assert_eq!(rows(&step), [63, 10]);
+    scheduler.finish_step(&step, |_, _| Flow::Done);
+    let step = scheduler.next_step(&mut NoReuse, 200);
+    assert_eq!((rows(&step), step.copies.len()), (vec![3; 3], 3));
+}
+
+#[test]
+fn what_was_not_used_for_the_longest_time_leaves_first() {
+    let mut scheduler = Scheduler::new(BlockPool::new(12, 4).sharing(8), 1);
+    let prompt = |of: u32| (0..16).map(|i| of * 20 + i).collect::<Vec<u32>>();
+    for of in [1, 2, 1, 3] {
+        alone(&mut scheduler, prompt(of), 1);
+    }
+    // Two of three are kept; the last token is computed in any case.
+    let again = [1, 3, 2].map(|of| alone(&mut scheduler, prompt(of), 1).0);
+    assert_eq!(again, [1, 1, 16]);
+}

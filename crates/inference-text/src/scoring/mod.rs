@@ -1,0 +1,216 @@
+//! Scoring: how likely given tokens are at given places, in forward passes without decoding.
+
+mod branches;
+mod classify;
+mod score;
+
+pub(crate) use classify::classify;
+pub(crate) use score::score;
+
+use crate::{
+    Tokenizer,
+    generation::{Limits, Shared},
+    sampling::{check, largest, logprobs},
+};
+use branches::{Branch, Branches, Place};
+use inference_core::{Error, Metrics, Result, Token};
+use std::sync::{PoisonError, mpsc};
+
+/// A sequence whose tokens are scored and not continued, on the engine's thread.
+pub(crate) struct Scoring {
+    /// For each wanted row, from the first, the tokens whose log-probabilities are asked for.
+    targets: Vec<Vec<u32>>,
+    /// The row of which to describe the most likely token, and how.
+    describe: Option<(usize, Describe)>,
+    /// Rows beyond this are padding, which no text can come from.
+    vocab_len: usize,
+    limits: Limits,
+    /// An error as soon as a row is not sound.
+    scored: Result<Scored>,
+    reply: mpsc::Sender<Result<Scored>>,
+}
+
+/// What to report of the most likely token.
+#[derive(Debug, Clone, Copy)]
+struct Describe {
+    logprobs: Option<usize>,
+    return_logits: bool,
+}
+
+/// What scoring found.
+#[derive(Debug, Default)]
+struct Scored {
+    /// As the wanted rows.
+    rows: Vec<Row>,
+    /// The most likely token after the row that was to be described, without its text.
+    token: Option<Token>,
+    /// Tokens that were taken from the cache and not computed.
+    cached: usize,
+}
+
+/// What one row says.
+#[derive(Debug)]
+struct Row {
+    /// The log-probabilities of its targets.
+    logprobs: Vec<f32>,
+    /// The most likely token.
+    best: u32,
+}
+
+impl Scoring {
+    /// Takes the model's logits of wanted row `row`, one per vocabulary entry. Rows come in order.
+    pub(crate) fn row(&mut self, row: usize, logits: &[f32]) {
+        let Ok(scored) = &mut self.scored else { return };
+        if let Err(error) = check(logits) {
+            self.scored = Err(error);
+            return;
+        }
+        let best = most_likely(&logits[..logits.len().min(self.vocab_len)]);
+        if let Some((_, describe)) = self.describe.filter(|(described, _)| *described == row) {
+            scored.token = Some(describe.token(best, logits));
+        }
+        let targets = self.targets.get(row).map_or(&[][..], Vec::as_slice);
+        let logprobs = if targets.is_empty() { Vec::new() } else { logprobs(logits, targets, 0).0 };
+        scored.rows.push(Row { logprobs, best });
+    }
+
+    /// All rows are in, of a sequence of which `cached` tokens were in the cache.
+    pub(crate) fn complete(&mut self, cached: usize) {
+        let scored = std::mem::replace(&mut self.scored, Ok(Scored::default()));
+        self.limits.leave();
+        // A caller that is gone does not want it.
+        let _ = self.reply.send(scored.map(|scored| Scored { cached, ..scored }));
+    }
+
+    /// Ends with an error.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.limits.leave();
+        let _ = self.reply.send(Err(error));
+    }
+
+    /// Whether it is to end before it is complete.
+    ///
+    /// # Errors
+    /// [`Error::Cancelled`] or [`Error::TimedOut`].
+    pub(crate) fn interrupted(&self) -> Result<()> {
+        self.limits.check()
+    }
+}
+
+/// The id of the largest logit, of equal ones the first.
+fn most_likely(logits: &[f32]) -> u32 {
+    let max = largest(logits);
+    logits.iter().position(|l| *l == max).unwrap_or_default() as u32
+}
+
+impl Describe {
+    fn token(self, id: u32, logits: &[f32]) -> Token {
+        let mut token = Token::new(id, "");
+        token.logits = self.return_logits.then(|| logits.into());
+        if let Some(n) = self.logprobs {
+            let (own, top) = logprobs(logits, &[id], n);
+            token.logprob = own.first().copied();
+            token.top_logprobs = top;
+        }
+        token
+    }
+}
+
+/// A sequence to be scored.
+pub(crate) struct ToScore {
+    /// Its tokens, at least one.
+    pub(crate) tokens: Vec<u32>,
+    /// The rows from this position on are wanted.
+    pub(crate) from: usize,
+    /// What takes these rows.
+    pub(crate) scoring: Scoring,
+}
+
+/// A call that scores: puts work together, all of it before anything is waited for, so that it runs in one batch.
+struct Call<'a> {
+    shared: &'a Shared,
+    limits: Limits,
+    /// Says whether a sequence of these tokens can run.
+    admit: &'a dyn Fn(&[u32]) -> Result<()>,
+    work: Vec<ToScore>,
+}
+
+/// Branches in flight.
+struct Pending {
+    places: Vec<Vec<Place>>,
+    receivers: Vec<mpsc::Receiver<Result<Scored>>>,
+}
+
+impl<'a> Call<'a> {
+    fn new(shared: &'a Shared, limits: Limits, admit: &'a dyn Fn(&[u32]) -> Result<()>) -> Self {
+        Self { shared, limits, admit, work: Vec::new() }
+    }
+
+    fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.tokenizer
+    }
+
+    /// Adds branches, all of them or none; the most likely token after the watched text is described as `describe` says.
+    fn add(&mut self, branches: Branches, describe: Option<Describe>) -> Result<Pending> {
+        branches.all.iter().try_for_each(|b| (self.admit)(&b.tokens))?;
+        let receivers = branches.all.into_iter().enumerate().map(|(i, branch)| {
+            let Branch { tokens, from, targets } = branch;
+            let (reply, receiver) = mpsc::channel();
+            let scoring = Scoring {
+                targets,
+                describe: describe.and_then(|d| {
+                    let (branch, row) = branches.watched?;
+                    (branch == i).then_some((row, d))
+                }),
+                vocab_len: self.shared.tokenizer.vocab_len(),
+                limits: self.limits.clone(),
+                scored: Ok(Scored::default()),
+                reply,
+            };
+            self.work.push(ToScore { tokens, from, scoring });
+            receiver
+        });
+        Ok(Pending { receivers: receivers.collect(), places: branches.places })
+    }
+
+    /// The call's metrics, now that it has ended.
+    fn end(self, prompt_tokens: usize, cached_tokens: usize) {
+        let mut metrics = Metrics::default();
+        metrics.prompt_tokens = prompt_tokens;
+        metrics.cached_tokens = cached_tokens;
+        metrics.total = self.limits.elapsed();
+        metrics.prefill = metrics.total;
+        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+    }
+}
+
+/// What all branches found.
+struct Found {
+    /// For each continuation, its tokens' log-probabilities, and whether each was the most likely one.
+    paths: Vec<Vec<(f32, bool)>>,
+    /// The described token, if one was to be.
+    token: Token,
+    /// Tokens of the first branch that were taken from the cache.
+    cached: usize,
+}
+
+impl Pending {
+    /// Waits for all branches.
+    fn wait(self) -> Result<Found> {
+        // A sender that is gone without a word was in a queue that has been closed.
+        let wait = |r: mpsc::Receiver<Result<Scored>>| r.recv().unwrap_or(Err(Error::Closed));
+        let mut scored = self.receivers.into_iter().map(wait).collect::<Result<Vec<_>>>()?;
+        let of = |place: &Place| {
+            let row = scored[place.branch].rows.get(place.row)?;
+            Some((*row.logprobs.get(place.target)?, row.best == place.token))
+        };
+        let missing = || Error::EngineStopped { reason: "a row was not computed".to_owned() };
+        let paths = self.places.iter().map(|path| {
+            path.iter().map(|place| of(place).ok_or_else(missing)).collect::<Result<Vec<_>>>()
+        });
+        let paths = paths.collect::<Result<Vec<_>>>()?;
+        let cached = scored.first().map_or(0, |s| s.cached);
+        let token = scored.iter_mut().find_map(|s| s.token.take()).unwrap_or_default();
+        Ok(Found { paths, token, cached })
+    }
+}

@@ -1,0 +1,212 @@
+//! Many callers of one model: who goes first, who waits, who is refused. The device is a spy that takes its time.
+
+use inference_core::{
+    CancelToken, ClassifyOptions, Error, FinishReason, GenerateOptions, Priority, Result,
+    TextModel, TokenStream,
+};
+use inference_cpu::Cpu;
+use inference_tests::{engines::Plan, spy::Seen};
+use inference_text::Served;
+use std::{
+    sync::{Arc, atomic::Ordering::SeqCst, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longer than anything here takes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A model that runs `slots` sequences at once while `queue` calls may wait, and takes `delay` milliseconds a step.
+fn model(slots: usize, queue: usize, delay: usize) -> (Served, Arc<Seen>) {
+    let plan = Plan { slots, step_tokens: 256, ..Plan::new("llama") };
+    let (model, seen) = plan.start(|| Cpu::new(1)).expect("loads");
+    seen.delay.store(delay, SeqCst);
+    (model.queue_len(Some(queue)), seen)
+}
+
+/// So many tokens, and not one less.
+fn options(model: &Served, tokens: usize) -> GenerateOptions {
+    let ends = model.tokenise("<|im_end|><|endoftext|>").expect("encodes");
+    let bans = ends.into_iter().map(|id| (id, f32::NEG_INFINITY));
+    GenerateOptions::default().max_tokens(tokens).logit_bias(bans)
+}
+
+/// A prompt of about so many tokens.
+fn prompt(tokens: usize) -> String {
+    "a ".repeat(tokens / 2)
+}
+
+fn is_busy<T>(result: &Result<T>) -> bool {
+    matches!(result, Err(Error::Busy { .. }))
+}
+
+/// As item 5 of classification's issue asks: 8 streams decode, a prompt of 2,000 tokens comes.
+#[test]
+fn a_long_prompt_delays_no_streams_next_token_by_more_than_twice_its_interval() {
+    let (model, seen) = model(16, 64, 5);
+    seen.delay_of_token.store(400, SeqCst);
+    let text = "a ".repeat(1000);
+    let long = model.tokenise(&text).expect("encodes").len();
+    assert!((900..2500).contains(&long), "{long}");
+    let one = options(&model, 1000);
+    let mut streams: Vec<_> =
+        (0..8).map(|i| model.generate(&format!("stream {i}"), &one).expect("starts")).collect();
+    for stream in &mut streams {
+        stream.by_ref().take(5).for_each(drop);
+    }
+    *seen.spans.lock().expect("is whole") = Some(Vec::new());
+    let done = model.generate(&text, &options(&model, 1)).expect("starts").finish();
+    assert_eq!(done.expect("ends well").tokens.len(), 1);
+    let spans = seen.spans.lock().expect("is whole").take().expect("was asked for");
+    assert!(spans.iter().all(|s| s.len() >= 8), "a stream was left out: {spans:?}");
+    // What a step takes, in microseconds, by what the spy was told: the test measures no time.
+    let takes = |tokens: usize| 5000 + 400 * tokens;
+    let usual = takes(8);
+    let most = spans.iter().map(|s| takes(s.iter().sum())).max().expect("there are steps");
+    assert!(most <= 3 * usual, "{most} of {usual}: {spans:?}");
+    // And the prompt gets on: at least half as fast as that allows.
+    let with_prompt = spans.iter().filter(|s| s.len() > 8).count();
+    assert!(with_prompt * usual / 400 / 4 < long, "{with_prompt} steps for {long} tokens");
+}
+
+#[test]
+fn a_short_prompt_does_not_wait_for_all_of_a_long_one() {
+    let (model, seen) = model(4, 64, 1);
+    seen.delay_of_token.store(100, SeqCst);
+    let (long, short) = (prompt(6000), prompt(20));
+    let tokens = model.tokenise(&long).expect("encodes").len();
+    let mut first = model.generate(&long, &options(&model, 1)).expect("starts");
+    while seen.steps.load(SeqCst) == 0 {
+        thread::yield_now();
+    }
+    let second = model.generate(&short, &options(&model, 3)).expect("starts").finish();
+    assert_eq!(second.expect("ends well").tokens.len(), 3);
+    assert!(seen.tokens.load(SeqCst) < tokens / 2, "{} of {tokens}", seen.tokens.load(SeqCst));
+    assert!(first.next().expect("is there").is_ok());
+}
+
+#[test]
+fn one_call_too_many_is_busy_and_a_batch_is_one_call() {
+    let (model, _) = model(1, 1, 2);
+    let endless = options(&model, 4000);
+    let running = model.generate("one", &endless).expect("starts");
+    let waiting = model.generate("two", &endless).expect("waits");
+    let short = options(&model, 1);
+    assert!(matches!(model.generate("three", &short), Err(Error::Busy { calls: 2 })));
+    assert!(is_busy(&model.generate("three", &short.clone().wait(Duration::from_millis(20)))));
+    let all = ClassifyOptions::default();
+    assert!(model.classify(&["a", "b", "c"], &all).iter().all(is_busy));
+    assert!(model.batch_generate(&["a", "b", "c"], &short).iter().all(is_busy));
+    // What can't be run is told first.
+    let bad = short.clone().top_k(0);
+    assert!(matches!(model.generate("x", &bad), Err(Error::InvalidOption { .. })));
+    drop((running, waiting));
+    // Both places come back; a batch of many rows takes one.
+    let wait = short.clone().wait(LONG);
+    let rows = model.batch_generate(&["a"; 20], &wait);
+    assert!(rows.iter().all(Result::is_ok), "{rows:?}");
+    let rows = model.classify(&["a"; 20], &all.wait(LONG));
+    assert!(rows.iter().all(Result::is_ok), "{rows:?}");
+}
+
+/// Who has read the end of a stream may call again at once: its place is free.
+#[test]
+fn a_place_is_free_before_its_caller_learns_of_the_end() {
+    let (model, _) = model(1, 0, 0);
+    let short = options(&model, 2);
+    for i in 0..200 {
+        let done = match i % 3 {
+            0 => model.generate("again", &short).and_then(TokenStream::finish).map(drop),
+            1 => model.classify(&["again"], &ClassifyOptions::default()).remove(0).map(drop),
+            _ => model
+                .batch_generate(&["again"; 3], &short)
+                .into_iter()
+                .try_for_each(|r| r.map(drop)),
+        };
+        assert!(done.is_ok(), "{i}: {done:?}");
+        // Refused before any work, it must not keep a place either.
+        assert!(matches!(model.generate("", &short), Err(Error::InvalidPrompt { .. })));
+    }
+}
+
+#[test]
+fn who_waits_before_the_door_is_cancelled_timed_out_and_let_in() {
+    let (model, _) = model(1, 0, 2);
+    let running = model.generate("one", &options(&model, 4000)).expect("starts");
+    let short = || options(&model, 1).wait(LONG);
+    let cancel = CancelToken::new();
+    thread::scope(|scope| {
+        let cancelled = scope.spawn(|| model.generate("two", &short().cancel(cancel.clone())));
+        let timed_out =
+            scope.spawn(|| model.generate("two", &short().timeout(Duration::from_millis(50))));
+        let let_in = scope.spawn(|| model.generate("three", &short())?.finish());
+        assert!(matches!(timed_out.join(), Ok(Err(Error::TimedOut { .. }))));
+        cancel.cancel();
+        assert!(matches!(cancelled.join(), Ok(Err(Error::Cancelled))));
+        assert!(!let_in.is_finished());
+        drop(running);
+        let done = let_in.join().expect("ends").expect("ends well");
+        assert_eq!(done.finish_reason, FinishReason::Length);
+    });
+}
+
+#[test]
+fn closing_and_a_panic_end_the_waiting_before_the_door() {
+    for panics in [false, true] {
+        let (model, seen) = model(1, 0, 2);
+        let running = model.generate("one", &options(&model, 4000)).expect("starts");
+        let waits = options(&model, 1).wait(LONG);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| model.generate("two", &waits));
+            thread::sleep(Duration::from_millis(20));
+            match panics {
+                true => seen.panic_at.store(seen.steps.load(SeqCst) + 5, SeqCst),
+                false => model.close(),
+            }
+            let error = waiting.join().expect("ends").expect_err("nobody lets it in");
+            let end = running.last().expect("there is an end").expect_err("it did not end well");
+            for error in [error, end] {
+                match panics {
+                    true => assert!(error.to_string().contains("the spy panics"), "{error}"),
+                    false => assert!(matches!(error, Error::Closed), "{error}"),
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_higher_priority_starts_before_those_that_came_first() {
+    let (model, seen) = model(1, 8, 0);
+    let mut running = model.generate("one", &options(&model, 4000)).expect("starts");
+    assert!(running.next().expect("is there").is_ok());
+    seen.delay.store(20, SeqCst);
+    let (ended, ends) = mpsc::channel();
+    let one = options(&model, 1);
+    let streams = [Priority::Low, Priority::Normal, Priority::High]
+        .map(|p| (p, model.generate("next", &one.clone().priority(p)).expect("waits")));
+    drop(running);
+    thread::scope(|scope| {
+        for (priority, stream) in streams {
+            let ended = ended.clone();
+            scope.spawn(move || {
+                stream.finish().expect("ends well");
+                ended.send(priority).expect("is read");
+            });
+        }
+    });
+    let order: Vec<_> = ends.try_iter().collect();
+    assert_eq!(order, [Priority::High, Priority::Normal, Priority::Low]);
+}
+
+/// A time limit counts from the call on, so it ends a call that never got its turn.
+#[test]
+fn a_deadline_passes_while_a_call_waits_for_its_turn() {
+    let (model, _) = model(1, 4, 2);
+    let _running = model.generate("one", &options(&model, 4000)).expect("starts");
+    let started = Instant::now();
+    let late = options(&model, 1).timeout(Duration::from_millis(30));
+    let done = model.generate("two", &late).expect("waits").finish().expect("ends");
+    assert_eq!((done.tokens.len(), done.finish_reason), (0, FinishReason::TimedOut));
+    assert!(started.elapsed() < Duration::from_secs(10));
+}

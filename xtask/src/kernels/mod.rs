@@ -1,0 +1,221 @@
+//! Compiles every GPU kernel for every architecture that there is a compiler for, and looks at what the machine code takes.
+
+mod clang;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
+mod nvidia;
+
+use crate::{Result, root};
+use clap::Args as ClapArgs;
+use inference_gpu::{
+    Module,
+    code_cache::{CodeCache, CodeKey},
+};
+use std::{
+    collections::BTreeMap,
+    env,
+    fmt::Write,
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+};
+
+/// Bytes of shared memory that a block may have everywhere without asking.
+const SHARED: u32 = 48 << 10;
+
+/// Where the table goes.
+const TABLE: &str = "docs/kernels.md";
+
+/// NVIDIA's architectures.
+const NVIDIA: [&str; 2] = ["sm_80", "sm_90"];
+
+/// Compile all GPU kernels: with clang for AMD's cards, and with NVRTC, where it is found, for NVIDIA's.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// The version of clang, 19 or newer; its lld and its llvm-readelf must be there too. Default: the newest there is
+    #[arg(long, value_name = "VERSION")]
+    clang: Option<u32>,
+    /// Only these architectures; the table is not written then
+    #[arg(long, value_name = "NAME")]
+    arch: Vec<String>,
+    /// Do not write the table, which depends on the version of clang
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a kernel takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Takes {
+    registers: u32,
+    shared: u32,
+    scratch: u32,
+    spills: u32,
+}
+
+/// The kernels of a module.
+type Compiled = Vec<(String, Takes)>;
+
+/// An architecture, and what compiles a module for it.
+type Target<'a> = (&'static str, Box<dyn Fn(Module) -> Result<Compiled> + Sync + 'a>);
+
+/// By kernel, then by architecture.
+type Table = BTreeMap<String, BTreeMap<&'static str, Takes>>;
+
+/// All architectures of the table.
+fn all() -> impl Iterator<Item = &'static str> {
+    clang::ARCHITECTURES.into_iter().map(|(arch, _)| arch).chain(NVIDIA)
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(unknown) = args.arch.iter().find(|arch| all().all(|known| known != **arch)) {
+        return Err(format!("{unknown} is not in the table"));
+    }
+    let wanted = |arch: &str| args.arch.is_empty() || args.arch.iter().any(|a| a == arch);
+    let dir = env::temp_dir().join(format!("inference-kernels-{}", std::process::id()));
+    fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let done = targets(args, &wanted, &dir).and_then(|targets| compile_all(&targets));
+    let _ = fs::remove_dir_all(&dir);
+    let (table, faults) = done?;
+    if args.arch.is_empty() && !args.check {
+        let path = root().join(TABLE);
+        fs::write(&path, page(&table)).map_err(|e| format!("{}: {e}", path.display()))?;
+        println!("{TABLE} is written");
+    }
+    match faults.len() {
+        0 => Ok(()),
+        n => Err(format!("{n} kernels take too much:\n{}", faults.join("\n"))),
+    }
+}
+
+/// The wanted architectures that can be compiled for; says which can't.
+fn targets<'a>(
+    args: &Args,
+    wanted: &dyn Fn(&str) -> bool,
+    dir: &'a std::path::Path,
+) -> Result<Vec<Target<'a>>> {
+    let mut targets = Vec::new();
+    if clang::ARCHITECTURES.iter().any(|(arch, _)| wanted(arch)) {
+        targets.extend(clang::targets(args.clang, wanted, dir)?);
+    }
+    #[cfg(any(target_os = "linux", target_os = "windows"))]
+    targets.extend(nvidia::targets(wanted));
+    Ok(targets)
+}
+
+fn compile_all(targets: &[Target<'_>]) -> Result<(Table, Vec<String>)> {
+    let jobs: Vec<_> = targets
+        .iter()
+        .flat_map(|target| Module::all().into_iter().map(move |m| (target, m)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let worker = || -> Result<Vec<_>> {
+        let mut done = Vec::new();
+        while let Some(((arch, compile), module)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let kernels = compile(*module).map_err(|e| format!("{module} for {arch}: {e}"))?;
+            done.push((*arch, *module, kernels));
+        }
+        Ok(done)
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let done: Result<Vec<_>> = thread::scope(|scope| {
+        let all: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        all.into_iter().map(|t| t.join().map_err(|_| "a thread panicked".to_owned())?).collect()
+    });
+    let (mut table, mut faults) = (Table::new(), Vec::new());
+    for (arch, module, kernels) in done?.into_iter().flatten() {
+        for (name, takes) in kernels {
+            let bits = match module {
+                Module::AffineGemv(bits) | Module::AffineGemm(bits) => format!(" {bits} bits"),
+                _ => String::new(),
+            };
+            let name = format!("{name}{bits}");
+            // Where there are registers that accumulate, others may be moved there: that is no spill to memory.
+            let moved = ["gfx90a", "gfx942", "gfx950"].contains(&arch) && takes.scratch == 0;
+            let spilled = takes.scratch > 0 || takes.spills > 0 && !moved;
+            if spilled || takes.shared > SHARED {
+                faults.push(format!("{name} on {arch}: {takes:?}"));
+            }
+            table.entry(name).or_default().insert(arch, takes);
+        }
+    }
+    Ok((table, faults))
+}
+
+/// What `read` finds in what `compile` gives for these options and this source; from the last time, if that was the same.
+fn remembered(
+    compiler: &str,
+    options: &[String],
+    source: &str,
+    compile: impl FnOnce() -> Result<Compiled>,
+) -> Result<Compiled> {
+    let mut key = CodeKey::default();
+    ["xtask kernels 1", compiler].iter().for_each(|text| key.add(text));
+    options.iter().for_each(|option| key.add(option));
+    key.add(source);
+    let folder =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let cache = CodeCache::new(&folder.join("kernels"));
+    let text = CodeCache::get(
+        Some(&cache),
+        &key,
+        |text| parse(text).is_some(),
+        || compile().map(|kernels| print(&kernels).into_bytes()),
+    )?;
+    parse(&text).ok_or_else(|| "no kernels".to_owned())
+}
+
+/// A line for each kernel.
+fn print(kernels: &Compiled) -> String {
+    let line = |(name, t): &(String, Takes)| {
+        format!("{name} {} {} {} {}\n", t.registers, t.shared, t.scratch, t.spills)
+    };
+    kernels.iter().map(line).collect()
+}
+
+fn parse(text: &[u8]) -> Option<Compiled> {
+    let line = |line: &str| {
+        let mut words = line.split(' ');
+        let name = words.next()?.to_owned();
+        let mut number = || words.next()?.parse().ok();
+        let (registers, shared) = (number()?, number()?);
+        Some((name, Takes { registers, shared, scratch: number()?, spills: number()? }))
+    };
+    std::str::from_utf8(text).ok()?.lines().map(line).collect()
+}
+
+fn page(table: &Table) -> String {
+    let mut page = String::from(
+        "# What the GPU kernels take\n\n\
+         Made by `cargo xtask kernels`: vector registers of a lane (of gfx90a and later with those that accumulate, of gfx908 without; of NVIDIA's, registers of a thread), \
+         and KiB of shared memory of a block, by architecture; nothing where no compiler for it was there.\nNo kernel spills a register or uses scratch memory.\n\n| kernel | shared |",
+    );
+    for arch in all() {
+        write!(page, " {arch} |").expect("a string takes all");
+    }
+    page.push_str("\n| --- | --- |");
+    page.push_str(&" --- |".repeat(all().count()));
+    for (name, row) in table {
+        let shared = row.values().map(|t| t.shared).max().unwrap_or(0);
+        write!(page, "\n| `{name}` | {:.1} |", f64::from(shared) / 1024.0)
+            .expect("a string takes all");
+        for arch in all() {
+            let registers = row.get(arch).map_or(String::new(), |t| t.registers.to_string());
+            write!(page, " {registers} |").expect("a string takes all");
+        }
+    }
+    page.push('\n');
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_what_was_found() {
+        let takes = Takes { registers: 1, shared: 2, scratch: 3, spills: 4 };
+        let kernels = vec![("a".to_owned(), takes), ("b".to_owned(), Takes::default())];
+        assert_eq!(parse(print(&kernels).as_bytes()), Some(kernels));
+        assert_eq!(parse(b"a 1 2 3"), None);
+    }
+}
