@@ -300,7 +300,7 @@ mod tests {
             }
             for (table, copy) in tables.iter_mut().zip(&mut copies) {
                 copy.take().into_iter().for_each(|block| pool.give_up(block));
-                pool.release(table, learns);
+                pool.release(table, true);
             }
             prop_assert_eq!(pool.used(), 0);
         }

@@ -58,7 +58,8 @@ struct Row {
 }
 
 impl Scoring {
-    /// Takes the model's logits of wanted row `row`, one per vocabulary entry. Rows come in order.
+    /// Takes the model's logits of wanted row `row`, one per vocabulary entry. Rows come in order, and again from the
+    /// first on where the sequence had to start over.
     pub(crate) fn row(&mut self, row: usize, logits: &[f32]) {
         let Ok(scored) = &mut self.scored else { return };
         if let Err(error) = check(logits) {
@@ -71,6 +72,7 @@ impl Scoring {
         }
         let targets = self.targets.get(row).map_or(&[][..], Vec::as_slice);
         let logprobs = if targets.is_empty() { Vec::new() } else { logprobs(logits, targets, 0).0 };
+        scored.rows.truncate(row);
         scored.rows.push(Row { logprobs, best });
     }
 
@@ -212,5 +214,31 @@ impl Pending {
         let cached = scored.first().map_or(0, |s| s.cached);
         let token = scored.iter_mut().find_map(|s| s.token.take()).unwrap_or_default();
         Ok(Found { paths, token, cached })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sequence_that_starts_over_gives_each_row_once() {
+        let (reply, receiver) = mpsc::channel();
+        let mut scoring = Scoring {
+            targets: vec![vec![0], vec![1], vec![0, 1]],
+            describe: None,
+            vocab_len: 2,
+            limits: Limits::new(None, None),
+            scored: Ok(Scored::default()),
+            reply,
+        };
+        let rows = [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]];
+        for row in [0, 1, 0, 1, 2] {
+            scoring.row(row, &rows[row]);
+        }
+        scoring.complete(0);
+        let scored = receiver.recv().unwrap().unwrap();
+        let best: Vec<_> = scored.rows.iter().map(|r| (r.best, r.logprobs.len())).collect();
+        assert_eq!(best, [(1, 1), (0, 1), (0, 2)]);
     }
 }
