@@ -58,9 +58,13 @@ struct Row {
 }
 
 impl Scoring {
-    /// Takes the model's logits of wanted row `row`, one per vocabulary entry. Rows come in order.
+    /// Takes the model's logits of wanted row `row`, one per vocabulary entry. Rows come in order, and those that it has
+    /// come again where its sequence had to start over.
     pub(crate) fn row(&mut self, row: usize, logits: &[f32]) {
         let Ok(scored) = &mut self.scored else { return };
+        if row < scored.rows.len() {
+            return;
+        }
         if let Err(error) = check(logits) {
             self.scored = Err(error);
             return;
@@ -212,5 +216,31 @@ impl Pending {
         let cached = scored.first().map_or(0, |s| s.cached);
         let token = scored.iter_mut().find_map(|s| s.token.take()).unwrap_or_default();
         Ok(Found { paths, token, cached })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_comes_again_counts_once() {
+        let (reply, receiver) = mpsc::channel();
+        let mut scoring = Scoring {
+            targets: vec![vec![0], vec![1]],
+            describe: None,
+            vocab_len: 2,
+            limits: Limits::new(None, None),
+            scored: Ok(Scored::default()),
+            reply,
+        };
+        let (first, second) = ([1.0, 0.0], [0.0, 5.0]);
+        for (row, logits) in [(0, first), (0, first), (1, second)] {
+            scoring.row(row, &logits);
+        }
+        scoring.complete(0);
+        let scored = receiver.recv().unwrap().unwrap();
+        let best: Vec<u32> = scored.rows.iter().map(|row| row.best).collect();
+        assert_eq!(best, [0, 1]);
     }
 }
