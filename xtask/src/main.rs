@@ -26,7 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Measure prefill and decode, beside the machine's own limits
-    Bench(bench::Args),
+    Bench(Box<bench::Args>),
     /// Measure how far apart the predictions of two models are
     Kl(kl::Args),
     /// Write a checkpoint of a real shape with random weights
