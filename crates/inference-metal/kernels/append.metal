@@ -43,3 +43,17 @@ KERNEL(128) append(device float *q [[buffer(0)]], device Stored *keys [[buffer(1
     else put<TYPE>(keys + at + i, v);
   }
 }
+
+struct Copy { uint kv_heads, block, width; };
+
+// The first tokens of blocks of keys (0 in z) and of values, a threadgroup for each head: copies[3 i] is where they are,
+// copies[3 i + 1] where they go, and copies[3 i + 2] how many.
+KERNEL(128) copy_blocks(device Stored *keys [[buffer(0)]], device Stored *values [[buffer(1)]],
+                        device const uint *copies [[buffer(2)]], constant Copy &a [[buffer(3)]], PLACE) {
+  device Stored *all = group.z ? values : keys;
+  device const uint *copy = copies + 3 * group.x;
+  const ulong head = (ulong)a.block * a.width;
+  device const Stored *from = all + ((ulong)copy[0] * a.kv_heads + group.y) * head;
+  device Stored *to = all + ((ulong)copy[1] * a.kv_heads + group.y) * head;
+  for (uint i = wave * WAVE + lane; i < copy[2] * a.width; i += 128) to[i] = from[i];
+}

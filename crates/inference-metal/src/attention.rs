@@ -11,6 +11,7 @@ use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
     arch::{Architecture, Attention},
     device::Heads,
+    step::BlockCopy,
 };
 
 /// Tokens of a block: a page of one head's keys is a few KiB in one piece.
@@ -83,11 +84,22 @@ impl<O: Operations> Candle<O> {
         let dtype = stored(dtype)?;
         let layer = |a: &Attention| {
             let room = || self.operations.cache(blocks * numbers(a), dtype).map_err(fault);
-            let layer = Layer { keys: room()?, values: room()?, width: width(a) };
+            let (kv_heads, width) = (a.kv_heads, width(a));
+            let layer = Layer { keys: room()?, values: room()?, kv_heads, width };
             self.operations.prepare(Part::Layer(&layer)).map_err(fault)?;
             Ok(layer)
         };
         layers.iter().map(layer).collect()
+    }
+
+    pub(crate) fn copy(&self, cache: &[Layer], copies: &[BlockCopy]) -> Result<()> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        let words: Vec<_> = copies.iter().flat_map(|c| [c.from, c.to, c.tokens as u32]).collect();
+        let bytes = bytemuck::cast_slice(&words);
+        let words = self.operations.place(bytes, DType::U32, &[words.len()]).map_err(fault)?;
+        cache.iter().try_for_each(|layer| self.operations.copy_blocks(layer, &words)).map_err(fault)
     }
 
     pub(crate) fn write_heads(

@@ -9,9 +9,9 @@ use crate::{
 use candle_core::{DType, Tensor};
 use inference_core::{CacheDtype, Error, Result};
 use inference_engine::{
-    arch::{Activation, Architecture, Attention},
+    arch::{self, Activation, Architecture, Attention},
     device::{Device, Heads, Memory},
-    step::{Rotation, Step},
+    step::{BlockCopy, Rotation, Step},
     weights::Matrix,
 };
 use inference_text::logits::{Asked, Logits};
@@ -189,6 +189,15 @@ impl<O: Operations> Device for Candle<O> {
         step: &Started,
     ) -> Result<Tensor> {
         self.attend_to(q, &cache[layer], attention, step)
+    }
+
+    fn copy_blocks(
+        &self,
+        cache: &mut Vec<Layer>,
+        _: &[arch::Layer],
+        copies: &[BlockCopy],
+    ) -> Result<()> {
+        self.copy(cache, copies)
     }
 
     fn gate(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {

@@ -108,6 +108,13 @@ pub trait Operations {
     /// The device's own.
     fn append(&self, append: &Append<'_>) -> Result<()>;
 
+    /// Copies the first tokens of blocks: triples of the block that has them, the block that gets them, and how many. No
+    /// block is in both.
+    ///
+    /// # Errors
+    /// The device's own.
+    fn copy_blocks(&self, layer: &Layer, copies: &Tensor) -> Result<()>;
+
     /// Attention of the step's `rows`, each for itself, of which none sees more than `splits` splits of keys.
     ///
     /// # Errors
@@ -221,6 +228,8 @@ pub struct Layer {
     pub keys: Tensor,
     /// The values.
     pub values: Tensor,
+    /// Heads of keys, and of values.
+    pub kv_heads: usize,
     /// Columns of a head in the cache.
     pub width: usize,
 }

@@ -2,7 +2,7 @@
 
 use super::{
     dot, norm,
-    operand::{Operand, narrow, operand, write},
+    operand::{Operand, copy_within, narrow, operand, write},
 };
 use crate::{
     attention::BLOCK,
@@ -114,6 +114,20 @@ pub(super) fn append(a: &Append<'_>) -> Result<()> {
         }
         Ok(())
     })
+}
+
+/// See [`Operations::copy_blocks`](crate::operations::Operations::copy_blocks).
+pub(super) fn copy_blocks(layer: &Layer, copies: &Tensor) -> Result<()> {
+    let copies = operand(copies)?;
+    let head =
+        |block: u32, head: usize| (block as usize * layer.kv_heads + head) * BLOCK * layer.width;
+    let mut pieces = Vec::new();
+    for copy in copies.words()?.chunks_exact(3) {
+        let len = copy[2] as usize * layer.width;
+        pieces.extend((0..layer.kv_heads).map(|h| (head(copy[0], h), head(copy[1], h), len)));
+    }
+    copy_within(&layer.keys, &pieces)?;
+    copy_within(&layer.values, &pieces)
 }
 
 /// See [`Operations::attend`](crate::operations::Operations::attend).

@@ -5,7 +5,7 @@ mod operand;
 mod products;
 
 use crate::linear::Segment;
-use crate::operations::{Append, Attend, Gather, Norm, Operations, Product};
+use crate::operations::{Append, Attend, Gather, Layer, Norm, Operations, Product};
 use candle_core::{DType, Device, Result, Tensor};
 use inference_engine::{arch::Activation, naive::activate};
 use operand::{operand, write};
@@ -174,6 +174,10 @@ impl Operations for OnCpu {
 
     fn append(&self, append: &Append<'_>) -> Result<()> {
         attention::append(append)
+    }
+
+    fn copy_blocks(&self, layer: &Layer, copies: &Tensor) -> Result<()> {
+        attention::copy_blocks(layer, copies)
     }
 
     fn attend(&self, attend: &Attend<'_>, rows: Range<usize>, _: usize) -> Result<()> {

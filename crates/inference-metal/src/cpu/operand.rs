@@ -96,3 +96,19 @@ pub(crate) fn narrow(
         }
     }))
 }
+
+/// Copies numbers of a cache: from where, to where, and how many.
+pub(crate) fn copy_within(cache: &Tensor, pieces: &[(usize, usize, usize)]) -> Result<()> {
+    cache.inplace_op1(&Write(|storage: &mut CpuStorage, range: Range<usize>| {
+        for &(from, to, len) in pieces {
+            let (from, to) = (range.start + from, range.start + to);
+            match storage {
+                CpuStorage::F32(all) => all.copy_within(from..from + len, to),
+                CpuStorage::F16(all) => all.copy_within(from..from + len, to),
+                CpuStorage::BF16(all) => all.copy_within(from..from + len, to),
+                other => bail!("{other:?} are no cache"),
+            }
+        }
+        Ok(())
+    }))
+}

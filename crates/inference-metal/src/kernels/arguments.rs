@@ -78,6 +78,15 @@ pub(super) struct Append {
     pub(super) norms: u32,
 }
 
+/// Of `copy_blocks`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Copies {
+    pub(super) kv_heads: u32,
+    pub(super) block: u32,
+    pub(super) width: u32,
+}
+
 /// Of `attend`, `merge` and `flash_…`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

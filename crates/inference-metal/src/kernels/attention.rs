@@ -71,6 +71,18 @@ impl<L: Launcher> Kernels<L> {
         self.run((library(layer)?, "append"), &buffers, &arguments, grid, 128)
     }
 
+    pub(super) fn copy(&self, layer: &Layer, copies: &Tensor) -> Result<()> {
+        let Layer { keys, values, kv_heads, width } = layer;
+        let arguments = arguments::Copies {
+            kv_heads: *kv_heads as u32,
+            block: BLOCK as u32,
+            width: *width as u32,
+        };
+        let buffers = [Write(keys), Write(values), Read(copies)];
+        let grid = [copies.elem_count() / 3, *kv_heads, 2];
+        self.run((library(layer)?, "copy_blocks"), &buffers, &arguments, grid, 128)
+    }
+
     pub(super) fn attend_rows(
         &self,
         attend: &Attend<'_>,

@@ -7,7 +7,7 @@ mod source;
 
 use crate::{
     linear::Segment,
-    operations::{Append, Attend, Gather, Norm, Operations, Part, Product},
+    operations::{Append, Attend, Gather, Layer, Norm, Operations, Part, Product},
 };
 use bytemuck::Pod;
 use candle_core::{DType, Result, Tensor};
@@ -272,6 +272,10 @@ impl<L: Launcher> Operations for Kernels<L> {
 
     fn append(&self, append: &Append<'_>) -> Result<()> {
         self.append_heads(append)
+    }
+
+    fn copy_blocks(&self, layer: &Layer, copies: &Tensor) -> Result<()> {
+        self.copy(layer, copies)
     }
 
     fn attend(&self, attend: &Attend<'_>, rows: Range<usize>, splits: usize) -> Result<()> {

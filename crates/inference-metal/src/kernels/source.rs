@@ -88,7 +88,7 @@ impl Library {
                 &["gemv_1", "gemv_2", "gemv_4", "gemv_8", "gemm_32", "gemm_64", "embed"]
             }
             Self::Attention(_) => {
-                &["append", "attend", "merge", "flash_64", "flash_128", "flash_256"]
+                &["append", "copy_blocks", "attend", "merge", "flash_64", "flash_128", "flash_256"]
             }
             Self::Sample => &["argmax", "top_k"],
         }
