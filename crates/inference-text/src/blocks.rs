@@ -125,9 +125,6 @@ impl BlockPool {
             self.likely[block as usize] |= likely;
             self.give_up(block);
         }
-        let too_many =
-            |pool: &Self| pool.kept.len() > pool.most_kept || pool.unlikely > MOST_UNLIKELY;
-        while too_many(self) && self.drop_oldest() {}
     }
 
     /// Gives up one block, such as one that has been [copied](Taken::copy).
@@ -143,6 +140,9 @@ impl BlockPool {
             self.unlikely += usize::from(!rank.0);
             self.ranks[block as usize] = rank;
             self.kept.insert(rank, block);
+            if self.kept.len() > self.most_kept || self.unlikely > MOST_UNLIKELY {
+                self.drop_oldest();
+            }
         } else {
             self.free(block);
         }
