@@ -18,7 +18,7 @@ use crate::{Result, bench::write};
 use report::Report;
 use std::path::PathBuf;
 use texts::Texts;
-use ways::{Measured, Way};
+use ways::{Kind, Measured, Way};
 
 /// Sequences at once while sentences are classified.
 const SLOTS: usize = 32;
@@ -105,13 +105,14 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Loads what is asked for on each backend, also without a cache of prefixes if `twice` says so of it.
+    /// Loads what is asked for on each backend, once for each of its ways: what one way leaves in the cache must not help
+    /// another.
     fn load(
         &self,
         context_len: usize,
         batch: usize,
-        twice: impl Fn(&str) -> bool,
-    ) -> Result<Vec<(Candidate, bool)>> {
+        ways: impl Fn(&str) -> &'static [Kind],
+    ) -> Result<Vec<(Candidate, Kind)>> {
         let args = self.args;
         let asked = Asked {
             bits: &args.quantise,
@@ -121,21 +122,17 @@ impl Bench<'_> {
         let mut all = Vec::new();
         for (backend, forms) in backends(&args.backends, &args.model, asked)? {
             for form in forms {
-                for shares in [true, false] {
-                    if !shares && !twice(&backend) {
-                        continue;
-                    }
-                    let what = if shares { "" } else { ", without a cache of prefixes" };
-                    eprintln!("{}: loading on {backend}{what}", form.source.display());
+                for &kind in ways(&backend) {
+                    eprintln!("{}: loading on {backend}, {}", form.source.display(), kind.name());
                     let loading = Loading {
                         checkpoint: &self.checkpoint,
                         threads: self.threads,
                         context_len,
                         batch,
-                        prefix_cache: (!shares).then_some(0),
+                        prefix_cache: (kind == Kind::Unshared).then_some(0),
                         cache_dtype: None,
                     };
-                    all.push((Candidate::of_backend(&backend, &form, loading)?, shares));
+                    all.push((Candidate::of_backend(&backend, &form, loading)?, kind));
                 }
             }
         }
@@ -143,12 +140,14 @@ impl Bench<'_> {
     }
 
     fn classify(&self, sentences: usize, rounds: usize) -> Result<(Texts, Vec<Measured>)> {
-        let loaded = self.load(CONTEXT, SLOTS, |backend| backend != "llama_cpp")?;
+        let loaded = self.load(CONTEXT, SLOTS, |backend| match backend {
+            "llama_cpp" => &[Kind::Shared, Kind::OneByOne],
+            _ => &[Kind::Shared, Kind::OneByOne, Kind::Unshared],
+        })?;
         let models: Vec<_> = loaded.iter().filter_map(|(c, _)| c.model()).collect();
         eprintln!("making {sentences} sentences");
         let texts = Texts::new(&models, sentences)?;
-        let mut ways: Vec<_> =
-            loaded.iter().flat_map(|(candidate, shares)| Way::all(candidate, *shares)).collect();
+        let mut ways: Vec<_> = loaded.iter().map(|(c, kind)| Way::new(c, *kind)).collect();
         for way in &mut ways {
             eprintln!("warming up {}", way.name());
             way.warm_up(&texts)?;
@@ -166,11 +165,11 @@ impl Bench<'_> {
     }
 
     fn latency(&self) -> Result<Vec<latency::Latency>> {
-        let loaded =
-            self.load(self.args.arriving + latency::ROOM, latency::STREAMS + 1, |_| false)?;
-        let measure = |(candidate, _): &(Candidate, bool)| {
+        let loaded = self
+            .load(self.args.arriving + latency::ROOM, latency::STREAMS + 1, |_| &[Kind::Shared])?;
+        let measure = |(candidate, _): &(Candidate, Kind)| {
             eprintln!("streams beside a long prompt on {}", candidate.facts.name());
-            latency::measure(candidate, &self.checkpoint.end_tokens, self.args.arriving)
+            latency::measure(candidate, self.args.arriving)
         };
         loaded.iter().map(measure).collect()
     }

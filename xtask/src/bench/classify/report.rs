@@ -234,6 +234,7 @@ mod tests {
     fn the_table_and_the_json_have_all_of_it() {
         let texts = Texts {
             prompts: vec!["a".to_owned(); 4],
+            warm_up: Vec::new(),
             labels: vec!["x".to_owned(), "y".to_owned()],
             shared: 60,
             suffixes: vec![20; 4],

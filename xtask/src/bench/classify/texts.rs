@@ -1,5 +1,6 @@
 //! What is classified: made-up sentences behind the instruction of the contract.
 
+use super::ways::WARM_UP;
 use crate::{Result, bench::prompt, make_model::hash};
 use inference::TextModel;
 use std::ops::Range;
@@ -17,6 +18,8 @@ const CATEGORIES: [&str; 4] = ["technical", "creative", "ethical", "casual"];
 #[derive(Debug)]
 pub(super) struct Texts {
     pub(super) prompts: Vec<String>,
+    /// Others, for the warm-up.
+    pub(super) warm_up: Vec<String>,
     /// Each one token.
     pub(super) labels: Vec<String>,
     /// Tokens that all prompts have in common at their beginning.
@@ -34,17 +37,18 @@ impl Texts {
         let labels = labels(count)?;
         let instruction = instruction(&labels.join(", "), count)?;
         let mut prompts = Vec::new();
-        for i in 0..sentences as u64 {
+        for i in 0..(sentences + WARM_UP) as u64 {
             let tokens = SENTENCE.start as u64 + hash(i) % SENTENCE.len() as u64;
             let sentence = prompt::common(models, tokens as usize, i)?.text;
             prompts.push(format!("{instruction}{}\n\nCategory:", sentence.trim()));
         }
+        let warm_up = prompts.split_off(sentences);
         let all = prompts.iter().map(|p| first.tokenise(p)).collect::<inference::Result<Vec<_>>>();
         let all = all.map_err(|e| e.to_string())?;
         let same = |ids: &Vec<u32>| ids.iter().zip(&all[0]).take_while(|(a, b)| a == b).count();
         let shared = all[1..].iter().map(same).min().unwrap_or(0);
         let suffixes = all.iter().map(|ids| ids.len() - shared).collect();
-        Ok(Self { prompts, labels, shared, suffixes })
+        Ok(Self { prompts, warm_up, labels, shared, suffixes })
     }
 }
 

@@ -13,8 +13,8 @@ use inference::{Classification, ClassifyOptions};
 use serde::Serialize;
 use std::{ops::Range, time::Instant};
 
-/// Sentences of a warm-up.
-const WARM_UP: usize = 16;
+/// Sentences of a warm-up, which are no others.
+pub(super) const WARM_UP: usize = 32;
 
 /// Tokens of the prefill that rates are compared with.
 const PREFILL: usize = 512;
@@ -67,23 +67,18 @@ pub(super) struct Measured {
 }
 
 impl<'a> Way<'a> {
-    /// The ways of a loaded model.
-    pub(super) fn all(candidate: &'a Candidate, shares: bool) -> Vec<Self> {
-        let kinds = if shares { &[Kind::Shared, Kind::OneByOne][..] } else { &[Kind::Unshared] };
-        let way = |kind: &Kind| Self {
-            candidate,
-            expected: 0.0,
-            measured: Measured {
-                facts: candidate.facts.clone(),
-                kind: *kind,
-                rates: Vec::new(),
-                tokens: Vec::new(),
-                prefill: Vec::new(),
-                cached: 0,
-                probabilities: Vec::new(),
-            },
+    /// A way, by a loaded model that no other way uses.
+    pub(super) fn new(candidate: &'a Candidate, kind: Kind) -> Self {
+        let measured = Measured {
+            facts: candidate.facts.clone(),
+            kind,
+            rates: Vec::new(),
+            tokens: Vec::new(),
+            prefill: Vec::new(),
+            cached: 0,
+            probabilities: Vec::new(),
         };
-        kinds.iter().map(way).collect()
+        Self { candidate, expected: 0.0, measured }
     }
 
     /// The way in few words.
@@ -93,10 +88,11 @@ impl<'a> Way<'a> {
 
     /// Runs it, so that the first round is like the others, and tells how long a sentence takes.
     pub(super) fn warm_up(&mut self, texts: &Texts) -> Result<()> {
-        self.classify(texts, 0..WARM_UP.min(texts.prompts.len()))?;
+        let (first, second) = texts.warm_up.split_at(WARM_UP / 2);
+        self.classify(texts, first)?;
         let started = Instant::now();
-        let count = self.classify(texts, 0..WARM_UP.min(texts.prompts.len()))?.len();
-        self.expected = started.elapsed().as_secs_f64() / count as f64;
+        self.classify(texts, second)?;
+        self.expected = started.elapsed().as_secs_f64() / second.len() as f64;
         Ok(())
     }
 
@@ -117,7 +113,7 @@ impl<'a> Way<'a> {
     ) -> Result<()> {
         progress.now(self.name());
         let started = Instant::now();
-        let results = self.classify(texts, part.clone())?;
+        let results = self.classify(texts, &texts.prompts[part.clone()])?;
         let seconds = started.elapsed().as_secs_f64();
         let tokens: usize = texts.suffixes[part.clone()].iter().sum();
         let rate = part.len() as f64 / seconds;
@@ -146,9 +142,9 @@ impl<'a> Way<'a> {
         Ok(sample.prefill)
     }
 
-    fn classify(&self, texts: &Texts, part: Range<usize>) -> Result<Vec<Classification>> {
+    fn classify(&self, texts: &Texts, prompts: &[String]) -> Result<Vec<Classification>> {
         let model = self.candidate.model().ok_or("a peer does not classify")?;
-        let prompts: Vec<&str> = texts.prompts[part].iter().map(String::as_str).collect();
+        let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
         let options = ClassifyOptions::default().labels(texts.labels.iter().map(String::as_str));
         let results: Vec<_> = match self.measured.kind {
             Kind::OneByOne => {
