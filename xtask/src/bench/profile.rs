@@ -152,7 +152,7 @@ mod tests {
             Form { source: root().join("models-fixtures").join("storyteller"), quantise: Some(8) };
         let cell = Cell { prompt: 20, generate: 4, batch: 1, prefill: true };
         let profile = Arc::new(Mutex::new(Profile::default()));
-        let model = load(&form, &[cell], 2, Arc::clone(&profile)).unwrap();
+        let model = load(&form, &[cell], 2, None, Arc::clone(&profile)).unwrap();
         let prompt = prompt::common(&[&model], cell.prompt, 1).unwrap();
         let options = GenerateOptions::default().max_tokens(cell.generate + 1);
         measure::run(&model, &[prompt], &options).unwrap();

@@ -83,7 +83,8 @@ pub(crate) fn run(args: &Args) -> Result {
         return Err(format!("{threads} threads on {} cores measure the scheduler", machine.cores));
     }
     let (sentences, rounds) = if args.short { (200, 3) } else { (args.sentences, args.rounds) };
-    let bench = Bench { args, checkpoint: Checkpoint::read(&args.model)?, threads };
+    let checkpoint = Checkpoint::read(&args.model)?;
+    let bench = Bench { args, checkpoint, machine: &machine, threads };
     let (texts, measured) = bench.classify(sentences, rounds.min(sentences))?;
     let latencies = if args.arriving == 0 { Vec::new() } else { bench.latency()? };
     let report = Report::new(machine, threads, &texts, rounds, &measured, latencies);
@@ -101,6 +102,7 @@ pub(crate) fn run(args: &Args) -> Result {
 struct Bench<'a> {
     args: &'a Args,
     checkpoint: Checkpoint,
+    machine: &'a Machine,
     threads: usize,
 }
 
@@ -126,6 +128,8 @@ impl Bench<'_> {
                     eprintln!("{}: loading on {backend}, {}", form.source.display(), kind.name());
                     let loading = Loading {
                         checkpoint: &self.checkpoint,
+                        chip: &self.machine.cpu,
+                        cores: self.machine.cores,
                         threads: self.threads,
                         context_len,
                         batch,
