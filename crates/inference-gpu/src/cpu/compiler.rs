@@ -23,10 +23,11 @@ pub(super) type Sizes = unsafe extern "C" fn() -> *const u8;
 
 const SIMT: &str = include_str!("../../cpu/simt.h");
 
-/// The first compiler that answers, with what it says of itself.
+/// The compiler that `$CXX` names, else the first of the usual ones; `None` where it does not answer.
 pub(super) fn find() -> Option<String> {
-    let named = std::env::var("CXX").ok();
-    named.into_iter().chain(["c++".to_owned(), "g++".to_owned(), "clang++".to_owned()]).find(|c| {
+    let usual = || ["c++", "g++", "clang++"].map(str::to_owned).to_vec();
+    let named = std::env::var("CXX").map_or_else(|_| usual(), |named| vec![named]);
+    named.into_iter().find(|c| {
         Command::new(c).arg("--version").output().is_ok_and(|output| output.status.success())
     })
 }
