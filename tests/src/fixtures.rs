@@ -48,6 +48,34 @@ pub fn model(name: &str, format: Format) -> Option<PathBuf> {
     Some(file)
 }
 
+/// The labels of what the storyteller classifies.
+pub const LABELS: [&str; 4] = ["technical", "creative", "ethical", "casual"];
+
+/// The prompt with which the storyteller classifies a text.
+pub fn instruction(text: &str) -> String {
+    let labels = LABELS.join(", ");
+    format!("Classify this text into exactly one category: {labels}.\n\nText: {text}\n\nCategory:")
+}
+
+/// Prompts of sentences whose frames the storyteller has never seen, with their labels.
+///
+/// # Panics
+/// Where they can't be read, or are few.
+pub fn held_out() -> Vec<(String, String)> {
+    let file = path("storyteller").join("classify.jsonl");
+    let lines = fs::read_to_string(file).expect("is readable");
+    let cases: Vec<_> = lines
+        .lines()
+        .map(|line| {
+            let case: serde_json::Value = serde_json::from_str(line).expect("is JSON");
+            let text = |name: &str| case[name].as_str().expect("is a text").to_owned();
+            (instruction(&text("text")), text("label"))
+        })
+        .collect();
+    assert!(cases.len() >= 200);
+    cases
+}
+
 /// The fixtures of all families, which is to say those with random weights.
 ///
 /// # Panics

@@ -1,12 +1,14 @@
 //! Apple's GPU without one: the Metal kernels compiled as C++ for this machine and run lane by lane, over candle's CPU
 //! tensors.
 
-use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use inference_gpu::{
     Driver, Launch,
     cpu::{self, CpuDriver, Order},
 };
-use inference_metal::{Buffer, Candle, Kernel, Kernels, Launcher, Library};
+use inference_metal::{
+    Buffer, Candle, Kernel, Kernels, Launcher, Library, OnCpu, operations::Operations,
+};
 use std::{
     cell::{Cell, RefCell},
     collections::{HashMap, hash_map::Entry},
@@ -17,9 +19,6 @@ use std::{
 
 /// What the Metal Shading Language is in C++.
 const SHIM: &str = include_str!("../../crates/inference-metal/kernels/shim/metal.h");
-
-/// Bytes that it says it has.
-const LIMIT: u64 = 1 << 32;
 
 /// The device over candle's tensors with our kernels, whose lanes run in this order. `None`, and a line that says so, where
 /// there is no C++ compiler.
@@ -35,7 +34,8 @@ pub fn kernels(order: Order) -> Option<Candle<Kernels<Lanes>>> {
 pub struct Lanes {
     driver: CpuDriver,
     compiled: RefCell<HashMap<Library, Vec<cpu::Kernel>>>,
-    placed: Cell<u64>,
+    /// What makes tensors.
+    tensors: OnCpu,
 }
 
 impl fmt::Debug for Lanes {
@@ -49,13 +49,7 @@ impl Lanes {
     pub fn new(order: Order) -> Option<Self> {
         // Any architecture with waves of 32 lanes: the driver's matrix instructions are not used.
         let driver = CpuDriver::new("gfx1030", order)?;
-        Some(Self { driver, compiled: RefCell::default(), placed: Cell::new(0) })
-    }
-
-    fn placed(&self, tensor: Tensor) -> Tensor {
-        let bytes = tensor.elem_count() * tensor.dtype().size_in_bytes();
-        self.placed.set(self.placed.get() + bytes as u64);
-        tensor
+        Some(Self { driver, compiled: RefCell::default(), tensors: OnCpu::default() })
     }
 
     fn kernel(&self, library: Library, name: &str) -> Result<cpu::Kernel> {
@@ -119,21 +113,19 @@ fn address(buffer: Buffer<'_>) -> Result<*mut c_void> {
 
 impl Launcher for Lanes {
     fn room(&self, rows: usize, cols: usize) -> Result<Tensor> {
-        // What nobody has written must not be read.
-        Tensor::full(f32::NAN, (rows, cols), &Device::Cpu)?.contiguous()
+        self.tensors.room(rows, cols)
     }
 
     fn place(&self, bytes: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
-        Ok(self.placed(Tensor::from_raw_buffer(bytes, dtype, shape, &Device::Cpu)?))
+        self.tensors.place(bytes, dtype, shape)
     }
 
     fn cache(&self, numbers: usize, dtype: DType) -> Result<Tensor> {
-        let room = Tensor::full(f32::NAN, numbers, &Device::Cpu)?;
-        Ok(self.placed(room.to_dtype(dtype)?.contiguous()?))
+        self.tensors.cache(numbers, dtype)
     }
 
     fn memory(&self) -> (u64, u64) {
-        (self.placed.get(), LIMIT)
+        self.tensors.memory()
     }
 
     fn cores(&self) -> usize {

@@ -7,7 +7,11 @@ use inference_core::{
 };
 use inference_cpu::Cpu;
 use inference_engine::{check::Noise, naive::Naive};
-use inference_tests::{engines::Plan, fixtures, spy::Seen};
+use inference_tests::{
+    engines::Plan,
+    fixtures::{LABELS, held_out, instruction},
+    spy::Seen,
+};
 use inference_text::Served;
 use std::{
     collections::HashMap,
@@ -259,13 +263,6 @@ fn a_chat_of_ten_turns_computes_every_token_once() {
 }
 
 /// The instruction of those who classify.
-fn instruction(text: &str) -> String {
-    let labels = "technical, creative, ethical, casual";
-    format!("Classify this text into exactly one category: {labels}.\n\nText: {text}\n\nCategory:")
-}
-
-const LABELS: [&str; 4] = ["technical", "creative", "ethical", "casual"];
-
 /// The beginning of a call's rows is computed once, the rows then share their steps, and only wanted rows reach the head.
 #[test]
 fn rows_of_one_call_share_their_beginning() {
@@ -321,16 +318,7 @@ fn labels_that_begin_alike_share_their_rows() {
 /// the accuracy that the fixture promises.
 #[test]
 fn held_out_sentences_are_classified_alike_in_any_company() {
-    let file = fixtures::path("storyteller").join("classify.jsonl");
-    let lines = std::fs::read_to_string(file).expect("is readable");
-    let cases: Vec<(String, String)> = lines
-        .lines()
-        .map(|line| {
-            let case: serde_json::Value = serde_json::from_str(line).expect("is JSON");
-            let text = |name: &str| case[name].as_str().expect("is a text").to_owned();
-            (instruction(&text("text")), text("label"))
-        })
-        .collect();
+    let cases = held_out();
     let (sharing, _) = storyteller(Plan::new("storyteller"));
     let (plain, _) = storyteller(Plan { prefix_cache: Some(0), ..Plan::new("storyteller") });
     let options = ClassifyOptions::default().labels(LABELS);

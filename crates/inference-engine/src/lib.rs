@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
+mod elsewhere;
 mod engine;
 pub mod families;
 mod gguf;

@@ -1,6 +1,9 @@
 //! One forward pass over a ragged batch, and the rotary embedding of its tokens.
 
+mod packed;
+
 pub use inference_text::step::{BlockCopy, Span, Step};
+pub use packed::{Layout, packed};
 
 use crate::arch::Rope;
 

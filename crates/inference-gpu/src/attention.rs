@@ -151,10 +151,10 @@ impl<D: Driver> Gpu<D> {
             norm(heads.k_norm),
             cos,
             sin,
-            step.places(),
-            step.sequences(),
-            step.tables(),
-            step.table_len,
+            step.at(step.layout.places()),
+            step.at(step.layout.sequences()),
+            step.at(step.layout.tables()),
+            step.layout.table_len,
             qkv.rows,
             a.heads,
             a.kv_heads,
@@ -184,7 +184,7 @@ impl<D: Driver> Gpu<D> {
             return Ok(y);
         }
         self.attend_tiles(q, &y, cache, layer, a, step)?;
-        for rows in &step.single {
+        for rows in &step.layout.single {
             self.attend_rows(q, &y, cache, layer, a, step, rows.clone())?;
         }
         Ok(y)
@@ -207,7 +207,8 @@ impl<D: Driver> Gpu<D> {
             65..=128 => (["flash_f32_128", "flash_f16_128", "flash_bf16_128"], 0, 4),
             _ => (["flash_f32_256", "flash_f16_256", "flash_bf16_256"], 1, 2),
         };
-        let (count, tiles) = step.tiles(which);
+        let tiles = step.layout.tiles(which);
+        let (count, tiles) = (tiles.len() / 2, step.at(tiles));
         if count == 0 {
             return Ok(());
         }
@@ -218,10 +219,10 @@ impl<D: Driver> Gpu<D> {
             keys.address(),
             values.address(),
             tiles,
-            step.places(),
-            step.sequences(),
-            step.tables(),
-            step.table_len,
+            step.at(step.layout.places()),
+            step.at(step.layout.sequences()),
+            step.at(step.layout.tables()),
+            step.layout.table_len,
             a.heads,
             a.kv_heads,
             a.head_dim,
@@ -268,10 +269,10 @@ impl<D: Driver> Gpu<D> {
                 q.address(),
                 keys.address(),
                 values.address(),
-                step.places(),
-                step.sequences(),
-                step.tables(),
-                step.table_len,
+                step.at(step.layout.places()),
+                step.at(step.layout.sequences()),
+                step.at(step.layout.tables()),
+                step.layout.table_len,
                 row0,
                 splits,
                 a.heads,

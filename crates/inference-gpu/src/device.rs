@@ -108,7 +108,7 @@ impl<D: Driver> Device for Gpu<D> {
     }
 
     fn embed(&self, table: &Linear<D>, scale: f32, step: &Started<D>) -> Result<Tensor<D>> {
-        self.look_up(table, scale, step.tokens(), step.rows)
+        self.look_up(table, scale, step.at(step.layout.tokens()), step.layout.rows)
     }
 
     fn linear(&self, x: &Tensor<D>, map: &Linear<D>) -> Result<Tensor<D>> {
@@ -175,8 +175,15 @@ impl<D: Driver> Device for Gpu<D> {
     }
 
     fn wanted_rows(&self, x: &Tensor<D>, step: &Started<D>) -> Result<Tensor<D>> {
-        let y = self.tensor(step.wanted, x.cols)?;
-        let args = list![y.address(), x.address(), step.wanted_rows(), y.rows, x.cols, 0_u32];
+        let y = self.tensor(step.layout.wanted, x.cols)?;
+        let args = list![
+            y.address(),
+            x.address(),
+            step.at(step.layout.wanted_rows()),
+            y.rows,
+            x.cols,
+            0_u32
+        ];
         self.each(Module::Elementwise, "gather", y.len(), args)?;
         Ok(y)
     }

@@ -87,9 +87,9 @@ impl<D: Driver> Gpu<D> {
             return body(cache);
         }
         let key = Key {
-            rows: step.rows,
+            rows: step.layout.rows,
             context: step.context,
-            table_len: step.table_len,
+            table_len: step.layout.table_len,
             step: step.place(),
             cache: cache.number,
             counters: self.counters.borrow().as_ref().map_or(0, |c| c.address()),

@@ -130,12 +130,12 @@ impl<O: Operations> Candle<O> {
         let (rows, cols) = shape(q)?;
         let y = &self.room(rows, cols)?;
         let attend = Attend { y, q, layer, attention, step };
-        let tiles = step.tiles(usize::from(layer.width > 128)).map_err(fault)?;
+        let tiles = step.at(step.layout.tiles(usize::from(layer.width > 128))).map_err(fault)?;
         if tiles.elem_count() > 0 {
             let count = tiles.elem_count() / 2;
             self.operations.flash(&attend, &tiles, count).map_err(fault)?;
         }
-        for rows in &step.single {
+        for rows in &step.layout.single {
             let places = &step.positions[rows.clone()];
             let splits = places.iter().map(|p| splits(*p, attention.window)).max().unwrap_or(0);
             let of_row = attention.heads * splits * (layer.width + 2) * 4;

@@ -149,12 +149,16 @@ impl<O: Operations> Device for Candle<O> {
     }
 
     fn embed(&self, table: &Linear, scale: f32, step: &Started) -> Result<Tensor> {
-        let y = self.room(step.rows, table.cols)?;
-        let (Some(segment), true) = (table.segments.first(), step.rows > 0) else { return Ok(y) };
-        self.operations.embed(&y, segment, &step.tokens().map_err(fault)?, scale).map_err(fault)?;
+        let y = self.room(step.layout.rows, table.cols)?;
+        let (Some(segment), true) = (table.segments.first(), step.layout.rows > 0) else {
+            return Ok(y);
+        };
+        self.operations
+            .embed(&y, segment, &step.at(step.layout.tokens()).map_err(fault)?, scale)
+            .map_err(fault)?;
         let Some(order) = &segment.order else { return Ok(y) };
         // Column c is input order[c], so what is looked up goes where the order says.
-        let turned = self.room(step.rows, table.cols)?;
+        let turned = self.room(step.layout.rows, table.cols)?;
         self.operations.gather(&turned, &y, order, Gather::ColumnsBack).map_err(fault)?;
         Ok(turned)
     }
@@ -224,9 +228,9 @@ impl<O: Operations> Device for Candle<O> {
     }
 
     fn wanted_rows(&self, x: &Tensor, step: &Started) -> Result<Tensor> {
-        let y = self.room(step.wanted, shape(x)?.1)?;
-        if step.wanted > 0 {
-            let rows = step.wanted_rows().map_err(fault)?;
+        let y = self.room(step.layout.wanted, shape(x)?.1)?;
+        if step.layout.wanted > 0 {
+            let rows = step.at(step.layout.wanted_rows()).map_err(fault)?;
             self.operations.gather(&y, x, &rows, Gather::Rows).map_err(fault)?;
         }
         Ok(y)

@@ -6,7 +6,7 @@ use inference::{
     Backend, Classification, ClassifyOptions, DeviceChoice, Error, FinishReason, Format,
     GenerateOptions, GpuLayers, LoadOptions, Message, Progress, RenderOptions, TextModel, registry,
 };
-use inference_tests::fixtures;
+use inference_tests::fixtures::{self, LABELS, held_out, instruction};
 use std::{
     path::PathBuf,
     sync::{Arc, LazyLock, Mutex},
@@ -235,13 +235,6 @@ fn classify_names_the_next_token_and_gives_logits_when_asked() {
     });
 }
 
-const LABELS: [&str; 4] = ["technical", "creative", "ethical", "casual"];
-
-fn instruction(text: &str) -> String {
-    let labels = LABELS.join(", ");
-    format!("Classify this text into exactly one category: {labels}.\n\nText: {text}\n\nCategory:")
-}
-
 #[test]
 fn labels_compete_and_their_probabilities_sum_to_one() {
     everywhere(|model| {
@@ -276,17 +269,7 @@ fn labels_compete_and_their_probabilities_sum_to_one() {
 /// The fixture's true accuracy on sentences whose frames it has never seen.
 #[test]
 fn held_out_sentences_are_classified() {
-    let file = fixtures::path("storyteller").join("classify.jsonl");
-    let lines = std::fs::read_to_string(file).expect("is readable");
-    let cases: Vec<(String, String)> = lines
-        .lines()
-        .map(|line| {
-            let case: serde_json::Value = serde_json::from_str(line).expect("is JSON");
-            let text = |name: &str| case[name].as_str().expect("is a text").to_owned();
-            (instruction(&text("text")), text("label"))
-        })
-        .collect();
-    assert!(cases.len() >= 200);
+    let cases = held_out();
     everywhere(|model| {
         let prompts: Vec<&str> = cases.iter().map(|(p, _)| p.as_str()).collect();
         let results = model.classify(&prompts, &ClassifyOptions::default().labels(LABELS));

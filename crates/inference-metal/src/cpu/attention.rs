@@ -28,7 +28,11 @@ struct Views([Tensor; 3]);
 
 impl Views {
     fn of(step: &Started) -> Result<Self> {
-        Ok(Self([step.places()?, step.sequences()?, step.tables()?]))
+        Ok(Self([
+            step.at(step.layout.places())?,
+            step.at(step.layout.sequences())?,
+            step.at(step.layout.tables())?,
+        ]))
     }
 
     fn slots(&self, step: &Started, attention: &Attention, layer: &Layer) -> Result<Slots<'_>> {
@@ -37,7 +41,7 @@ impl Views {
             places: operand(places)?,
             sequences: operand(sequences)?,
             tables: operand(tables)?,
-            table_len: step.table_len,
+            table_len: step.layout.table_len,
             kv_heads: attention.kv_heads,
             width: layer.width,
         })

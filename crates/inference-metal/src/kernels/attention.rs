@@ -21,7 +21,7 @@ pub(super) fn library(layer: &Layer) -> Result<Library> {
 fn told(attend: &Attend<'_>, row0: usize, splits: usize) -> arguments::Attend {
     let a = attend.attention;
     arguments::Attend {
-        table_len: attend.step.table_len as u32,
+        table_len: attend.step.layout.table_len as u32,
         row0: row0 as u32,
         splits: splits as u32,
         heads: a.heads as u32,
@@ -40,7 +40,11 @@ impl<L: Launcher> Kernels<L> {
         let Append { q, layer, qkv, q_norm, k_norm, eps, rope, attention, step } = *append;
         let (rows, _) = qkv.dims2()?;
         let (pairs, cosines, sines) = step.rotation(rope)?;
-        let (positions, sequences, tables) = (step.places()?, step.sequences()?, step.tables()?);
+        let (positions, sequences, tables) = (
+            step.at(step.layout.places())?,
+            step.at(step.layout.sequences())?,
+            step.at(step.layout.tables())?,
+        );
         let buffers = [
             Write(q),
             Write(&layer.keys),
@@ -55,7 +59,7 @@ impl<L: Launcher> Kernels<L> {
             Read(&tables),
         ];
         let arguments = arguments::Append {
-            table_len: step.table_len as u32,
+            table_len: step.layout.table_len as u32,
             rows: rows as u32,
             heads: attention.heads as u32,
             kv_heads: attention.kv_heads as u32,
@@ -90,7 +94,11 @@ impl<L: Launcher> Kernels<L> {
         splits: usize,
     ) -> Result<()> {
         let Attend { y, q, layer, attention: a, step } = *attend;
-        let (positions, sequences, tables) = (step.places()?, step.sequences()?, step.tables()?);
+        let (positions, sequences, tables) = (
+            step.at(step.layout.places())?,
+            step.at(step.layout.sequences())?,
+            step.at(step.layout.tables())?,
+        );
         // The parts of a head, with their largest score and their sum.
         let part = layer.width + 2;
         let room = (splits > 1).then(|| self.0.room(rows.len() * a.heads * splits, part));
@@ -125,7 +133,11 @@ impl<L: Launcher> Kernels<L> {
         count: usize,
     ) -> Result<()> {
         let Attend { y, q, layer, attention: a, step } = *attend;
-        let (positions, sequences, tables) = (step.places()?, step.sequences()?, step.tables()?);
+        let (positions, sequences, tables) = (
+            step.at(step.layout.places())?,
+            step.at(step.layout.sequences())?,
+            step.at(step.layout.tables())?,
+        );
         let (name, threads) = match layer.width {
             0..=64 => ("flash_64", 128),
             65..=128 => ("flash_128", 128),
