@@ -37,7 +37,7 @@ enum Task {
     Fixtures(fixtures::Args),
     /// Have many callers use one model for a long time, and compare what they get
     Soak(soak::Args),
-    /// Compile all GPU kernels for all AMD architectures, and see that none spills
+    /// Compile all GPU kernels for all architectures that there are compilers for, and see that none spills
     Kernels(kernels::Args),
     /// Check and lint what is compiled on Apple silicon alone
     CheckMetal,

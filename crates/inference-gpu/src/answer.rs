@@ -3,6 +3,7 @@
 use crate::{
     driver::Driver,
     gpu::{Gpu, Tensor, list},
+    launch::MOST_IN_Y,
     source::Module,
 };
 use inference_core::Result;
@@ -11,9 +12,6 @@ use inference_text::logits::{Ask, Asked, Logits};
 /// Columns of a part of a row, and the most parts; the same as in `largest.cu`.
 const PART: usize = 256 * 8;
 const PARTS: usize = 256;
-
-/// Most blocks of a grid in y.
-const ROWS: usize = 65_535;
 
 impl<D: Driver> Gpu<D> {
     /// Brings a whole matrix.
@@ -30,7 +28,7 @@ impl<D: Driver> Gpu<D> {
             Ask::Largest(k) => Some((*k).clamp(1, columns.max(1))),
         };
         let most = asked.rows.iter().filter_map(largest).max();
-        let fits = columns.div_ceil(PART) <= PARTS && columns > 0 && x.rows <= ROWS;
+        let fits = columns.div_ceil(PART) <= PARTS && columns > 0 && x.rows <= MOST_IN_Y;
         let Some(k) = most.filter(|_| fits && asked.rows.len() == x.rows) else {
             return Ok(Logits::all(self.bring(x)?, asked.rows.len()));
         };
@@ -43,9 +41,9 @@ impl<D: Driver> Gpu<D> {
                 x.piece.download(row * x.cols * 4, to)?;
                 continue;
             };
-            let of = |all: &[u32]| all[row * k..][..n].to_vec();
-            let numbers = of(numbers).into_iter().map(f32::from_bits);
-            logits.push_largest(of(ids).into_iter().zip(numbers).collect());
+            let at = row * k..row * k + n;
+            let numbers = numbers[at.clone()].iter().map(|bits| f32::from_bits(*bits));
+            logits.push_largest(ids[at].iter().copied().zip(numbers).collect());
         }
         Ok(logits)
     }

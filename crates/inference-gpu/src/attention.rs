@@ -45,8 +45,13 @@ fn numbers(attention: &Attention) -> usize {
 pub struct Cache<D: Driver> {
     layers: Vec<[Kept<D>; 2]>,
     stored: Stored,
-    /// Which of its device's caches it is.
-    pub(crate) number: u64,
+}
+
+impl<D: Driver> Cache<D> {
+    /// Where it begins.
+    pub(crate) fn address(&self) -> u64 {
+        self.layers.first().map_or(0, |[keys, _]| keys.address())
+    }
 }
 
 /// Bytes of a block of all layers.
@@ -74,10 +79,7 @@ impl<D: Driver> Gpu<D> {
             let bytes = blocks * numbers(a) * stored.size();
             Ok([self.keep(bytes)?, self.keep(bytes)?])
         };
-        let number = self.caches.get();
-        self.caches.set(number + 1);
-        let layers_of = layers.iter().map(layer).collect::<Result<_>>()?;
-        let cache = Cache { layers: layers_of, stored, number };
+        let cache = Cache { layers: layers.iter().map(layer).collect::<Result<_>>()?, stored };
         // All that is known of the model's steps: room for the largest, with some activations alive at the same
         // time, and what attention of few queries keeps of long texts.
         let partial = |a: &Attention| of_row(a, splits(blocks * BLOCK, a.window));

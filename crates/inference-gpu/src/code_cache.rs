@@ -5,6 +5,7 @@
 
 use sha2::{Digest as _, Sha256};
 use std::{
+    cell::RefCell,
     env, fs, io,
     io::Write as _,
     path::{Path, PathBuf},
@@ -136,6 +137,30 @@ impl CodeCache {
         }
         Ok(())
     }
+}
+
+/// What `load` makes of the code that `compile` gives, which is told what fits: code from the disk that is `unfit` for the
+/// device is compiled again, and any other error of loading is the device's.
+///
+/// # Errors
+/// Those of both.
+pub fn loaded<M, L, C>(
+    load: impl Fn(&[u8]) -> Result<M, L>,
+    unfit: impl Fn(&L) -> bool,
+    compile: impl FnOnce(&dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>, C>,
+) -> inference_core::Result<M>
+where
+    inference_core::Error: From<L> + From<C>,
+{
+    let loaded = RefCell::new(None);
+    let fits = |code: &[u8]| {
+        let module = load(code);
+        let fits = !module.as_ref().is_err_and(&unfit);
+        *loaded.borrow_mut() = fits.then_some(module);
+        fits
+    };
+    let code = compile(&fits)?;
+    Ok(loaded.take().unwrap_or_else(|| load(&code))?)
 }
 
 /// What an entry is of: all that code depends on.

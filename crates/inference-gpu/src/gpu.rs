@@ -4,7 +4,7 @@ use crate::{
     arena::{Arena, Piece},
     attention::{WIDEST, width},
     driver::Driver,
-    launch::{Arg, Kernels},
+    launch::{Arg, Kernels, MOST_IN_Y},
     load::Held,
     source::Module,
 };
@@ -20,9 +20,6 @@ const PARAMETERS: usize = 4 << 20;
 
 /// Bytes of a buffer for activations, at least.
 const ACTIVATIONS: usize = 8 << 20;
-
-/// Blocks of a grid in y, where heads are.
-const MOST_HEADS: usize = 65_535;
 
 /// What is compiled before it is known which matrices there are.
 const OF_EVERY_MODEL: [Module; 5] =
@@ -45,8 +42,6 @@ pub struct Gpu<D: Driver> {
     /// Whether steps are recorded; not where that is impossible or has gone wrong.
     pub(crate) records: Cell<bool>,
     pub(crate) replays: Cell<usize>,
-    /// Caches that were made.
-    pub(crate) caches: Cell<u64>,
 }
 
 /// A matrix of activations, or a vector of parameters, f32 and row-major. Its memory goes back when it is dropped.
@@ -93,7 +88,6 @@ impl<D: Driver> Gpu<D> {
             widest: Cell::new(0),
             counters: RefCell::new(None),
             replays: Cell::new(0),
-            caches: Cell::new(0),
         })
     }
 
@@ -109,8 +103,8 @@ impl<D: Driver> Gpu<D> {
             if width(attention) > WIDEST {
                 return Some(format!("heads of {dim} columns (at most {WIDEST})"));
             }
-            if heads > MOST_HEADS {
-                return Some(format!("{heads} heads (at most {MOST_HEADS})"));
+            if heads > MOST_IN_Y {
+                return Some(format!("{heads} heads (at most {MOST_IN_Y})"));
             }
             let widest = attention.q_cols() + 2 * attention.kv_cols();
             let widest = widest.max(2 * ffn).max(architecture.vocab).max(architecture.hidden);

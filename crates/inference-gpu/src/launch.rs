@@ -7,6 +7,9 @@ use crate::{
 use inference_core::{Error, Result};
 use std::{cell::RefCell, collections::HashMap, ffi::c_void, rc::Rc};
 
+/// Most blocks of a grid in y, and in z.
+pub(crate) const MOST_IN_Y: usize = 65_535;
+
 /// Most arguments of a kernel.
 const MOST: usize = 24;
 
@@ -114,7 +117,12 @@ impl<D: Driver> Kernels<D> {
             return Err(wrong(format!("{args:?} are not {:?}", declared.params)));
         }
         let [x, y, z] = grid.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        if block > declared.threads || x == 0 || x > i32::MAX as u32 || y > 65_535 || z > 65_535 {
+        if block > declared.threads
+            || x == 0
+            || x > i32::MAX as u32
+            || y as usize > MOST_IN_Y
+            || z as usize > MOST_IN_Y
+        {
             return Err(wrong(format!("{grid:?} blocks of {block} threads")));
         }
         if args.len() > MOST {

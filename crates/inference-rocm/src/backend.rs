@@ -3,8 +3,10 @@
 pub(crate) use crate::compile::compile_if_asked;
 
 use crate::{
-    HipDriver, NAME, RocmBackend, choose, compile,
+    HipDriver, NAME, RocmBackend, choose,
+    compile::{self, CACHE_DIR},
     diagnose::{HIDING, Machine, Problem},
+    driver::GRAPH,
     hip::{DeviceInfo, Hip, HipDevice, load::LIB_DIR},
 };
 use inference_core::{
@@ -13,7 +15,7 @@ use inference_core::{
 use std::{env, fmt::Write as _, path::Path};
 
 /// Variables that change what HIP does, for a report.
-const TELLING: [&str; 8] = [
+const TELLING: [&str; 10] = [
     "HSA_OVERRIDE_GFX_VERSION",
     "HSA_ENABLE_SDMA",
     "HSA_XNACK",
@@ -22,6 +24,8 @@ const TELLING: [&str; 8] = [
     "AMD_SERIALIZE_KERNEL",
     "GPU_MAX_HW_QUEUES",
     "HIP_LAUNCH_BLOCKING",
+    CACHE_DIR,
+    GRAPH,
 ];
 
 /// HIP and its devices, or the first thing that is wrong.

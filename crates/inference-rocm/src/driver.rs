@@ -8,8 +8,8 @@ use crate::{
     },
 };
 use inference_core::Result;
-use inference_gpu::{Driver, Launch, Memory, Target};
-use std::{cell::RefCell, env, ffi::c_void, sync::Arc};
+use inference_gpu::{Driver, Launch, Memory, Target, code_cache::loaded};
+use std::{env, ffi::c_void, sync::Arc};
 
 /// `0`: never record launches; `1`: do so even where it is known to go wrong.
 pub(crate) const GRAPH: &str = "INFERENCE_ROCM_GRAPH";
@@ -109,16 +109,11 @@ impl Driver for HipDriver {
         names: &[&str],
     ) -> Result<Vec<Self::Kernel>> {
         self.stream.only_launches("a compilation")?;
-        // Code from the disk that the device does not take is compiled again; any other error is the device's.
-        let loaded = RefCell::new(None);
-        let fits = |code: &[u8]| {
-            let module = HipModule::load(&self.device, code.to_vec());
-            let fits = !module.as_ref().is_err_and(|error| error.kind() == Kind::NoBinary);
-            *loaded.borrow_mut() = fits.then_some(module);
-            fits
-        };
-        let code = self.compiler.compile(source, defines, fits)?;
-        let module = loaded.take().unwrap_or_else(|| HipModule::load(&self.device, code))?;
+        let module = loaded(
+            |code| HipModule::load(&self.device, code.to_vec()),
+            |error| error.kind() == Kind::NoBinary,
+            |fits| self.compiler.compile(source, defines, fits),
+        )?;
         let function = |name: &&str| {
             let function = module.function(name)?;
             if function.scratch_bytes() > 0 {

@@ -141,7 +141,7 @@ fn compile_all(targets: &[Target<'_>]) -> Result<(Table, Vec<String>)> {
     Ok((table, faults))
 }
 
-/// What `read` finds in what `compile` gives for these options and this source; from the last time, if that was the same.
+/// The kernels that `compile` finds, for these options and this source; from the last time, if that was the same.
 fn remembered(
     compiler: &str,
     options: &[String],
@@ -159,7 +159,10 @@ fn remembered(
         Some(&cache),
         &key,
         |text| parse(text).is_some(),
-        || compile().map(|kernels| print(&kernels).into_bytes()),
+        || match compile()? {
+            kernels if kernels.is_empty() => Err("the compiler tells of no kernels".to_owned()),
+            kernels => Ok(print(&kernels).into_bytes()),
+        },
     )?;
     parse(&text).ok_or_else(|| "no kernels".to_owned())
 }

@@ -2,7 +2,7 @@
 
 use super::{Compiled, NVIDIA, Takes, Target, remembered};
 use inference_cuda::nvrtc::{Nvrtc, options};
-use inference_gpu::{Module, code_cache::identity};
+use inference_gpu::Module;
 
 /// The newest NVRTC that is there, whatever the driver.
 const NEWEST: u32 = 13;
@@ -21,7 +21,7 @@ pub(super) fn targets(wanted: &dyn Fn(&str) -> bool) -> Vec<Target<'static>> {
         }
     };
     let (major, minor) = nvrtc.version;
-    let compiler = format!("NVRTC {major}.{minor} {}", identity(&nvrtc.path));
+    let compiler = format!("NVRTC {}", nvrtc.identity());
     let target = |arch: &'static str| -> Target<'static> {
         println!("NVRTC {major}.{minor}, {arch}");
         let compiler = compiler.clone();
@@ -32,10 +32,7 @@ pub(super) fn targets(wanted: &dyn Fn(&str) -> bool) -> Vec<Target<'static>> {
             remembered(&compiler, &options, &source, || {
                 let compiled = nvrtc.compile_and_log(&source, &options);
                 let (_, log) = compiled.map_err(|error| error.to_string())?;
-                match read(&log) {
-                    kernels if kernels.is_empty() => Err(format!("no kernels in {log:?}")),
-                    kernels => Ok(kernels),
-                }
+                Ok(read(&log))
             })
         };
         (arch, Box::new(compile))

@@ -18,10 +18,10 @@ use context::Context;
 use cudarc::driver::result;
 use error::{check, is_unfit_code};
 use inference_core::{Error, Result};
-use inference_gpu::{Driver, Launch, Memory, Target, driver::check_range};
+use inference_gpu::{Driver, Launch, Memory, Target, code_cache::loaded, driver::check_range};
 use module::Module;
 use nvrtc::{Compiler, Nvrtc};
-use std::{cell::RefCell, env, ffi::c_void, rc::Rc};
+use std::{env, ffi::c_void, rc::Rc};
 use stream::Stream;
 
 /// `0`: never record launches.
@@ -99,16 +99,8 @@ impl Driver for CudaDriver {
     ) -> Result<Vec<Self::Kernel>> {
         // SAFETY: NVRTC has made it, and a cache gives back what it was given, whole.
         let load = |code: &[u8]| unsafe { Module::load(&self.context, code) };
-        // Code from the disk that the device does not take is compiled again; any other error is the device's.
-        let loaded = RefCell::new(None);
-        let fits = |code: &[u8]| {
-            let module = load(code);
-            let fits = !module.as_ref().is_err_and(is_unfit_code);
-            *loaded.borrow_mut() = fits.then_some(module);
-            fits
-        };
-        let code = self.compiler.compile(source, defines, fits)?;
-        let module = loaded.take().unwrap_or_else(|| load(&code))?;
+        let compile = |fits: &dyn Fn(&[u8]) -> bool| self.compiler.compile(source, defines, fits);
+        let module = loaded(load, is_unfit_code, compile)?;
         let kernel = |name: &&str| {
             let kernel = module.kernel(name)?;
             if kernel.spilled_bytes() > 0 {

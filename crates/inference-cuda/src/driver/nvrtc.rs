@@ -10,6 +10,7 @@ pub(crate) use compiler::CACHE_DIR;
 pub use compiler::Compiler;
 
 use find::{builtins, candidates, file, first, linux_version};
+use inference_gpu::code_cache::{identity, open_libraries};
 use libloading::Library;
 use std::{
     collections::BTreeMap,
@@ -159,6 +160,19 @@ impl From<NvrtcError> for inference_core::Error {
 }
 
 impl Nvrtc {
+    /// Which version and files it is, with the builtins beside it: it opens those only when it first compiles.
+    pub fn identity(&self) -> String {
+        // One that the system found has no path.
+        let mut files = open_libraries("libnvrtc.so");
+        files.push(self.path.clone());
+        let beside: Vec<_> = files.iter().flat_map(|file| builtins(file)).collect();
+        files.extend(beside);
+        files.sort();
+        files.dedup();
+        let files: Vec<_> = files.iter().map(|file| identity(file)).collect();
+        format!("{:?} {}", self.version, files.join(" "))
+    }
+
     /// The compiler for a driver of CUDA `cuda` (its major number) and a device of compute capability `arch` (90 is 9.0):
     /// [`PLACE`] alone if that is set, else the first that knows the device, or an earlier one, of what the system's loader
     /// finds, active Python environments, and toolkits.

@@ -26,7 +26,8 @@ const SIMT: &str = include_str!("../../cpu/simt.h");
 /// The compiler that `$CXX` names, else the first of the usual ones; `None` where it does not answer.
 pub(super) fn find() -> Option<String> {
     let usual = || ["c++", "g++", "clang++"].map(str::to_owned).to_vec();
-    let named = std::env::var("CXX").map_or_else(|_| usual(), |named| vec![named]);
+    let named = std::env::var("CXX").ok().filter(|named| !named.is_empty());
+    let named = named.map_or_else(usual, |named| vec![named]);
     named.into_iter().find(|c| {
         Command::new(c).arg("--version").output().is_ok_and(|output| output.status.success())
     })

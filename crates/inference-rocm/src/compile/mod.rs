@@ -22,7 +22,7 @@ use std::{
 };
 
 /// Where compiled kernels are kept; empty: nowhere.
-const CACHE_DIR: &str = "INFERENCE_ROCM_CACHE_DIR";
+pub(crate) const CACHE_DIR: &str = "INFERENCE_ROCM_CACHE_DIR";
 
 /// Options that hiprtc adds to every compilation; what they say is part of what a code object is of.
 const APPENDED: [&str; 2] = ["HIPRTC_COMPILE_OPTIONS_APPEND", "HIPRTC_LINK_OPTIONS_APPEND"];

@@ -1,7 +1,7 @@
 //! From source to code: the disk's, or NVRTC's.
 
 use super::{Nvrtc, NvrtcError, options};
-use inference_gpu::code_cache::{CodeCache, CodeKey, identity, open_libraries};
+use inference_gpu::code_cache::{CodeCache, CodeKey};
 use std::path::Path;
 
 /// Where compiled kernels are kept; empty: nowhere.
@@ -50,9 +50,7 @@ impl Compiler {
         let arch = nvrtc.arch_for(arch)?;
         let mut base = CodeKey::default();
         base.add(REVISION);
-        base.add(&format!("{:?} {}", nvrtc.version, identity(&nvrtc.path)));
-        // One that the system found has no path, and its version has no third number; the builtins are a file beside it.
-        open_libraries("libnvrtc").iter().for_each(|path| base.add(&identity(path)));
+        base.add(&nvrtc.identity());
         Ok(Self { nvrtc, arch, base, cache })
     }
 
