@@ -169,6 +169,7 @@ fn what_another_run_has_left_is_not_gone_on_with() {
         (&more, "line 4:"),
         ("no JSON\n", "line 1: it is not one of our results"),
         ("{}\n", "line 1: it is not one of our results"),
+        ("a text of one line", "line 1: it is not one of our results"),
         (&whole.replace("ethical", "moral"), "line 1: it has other labels"),
     ] {
         let said = error(&resumed(dir.path(), input, left.as_bytes()));

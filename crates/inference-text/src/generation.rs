@@ -27,6 +27,13 @@ pub(crate) struct Shared {
     pub(crate) last: Mutex<Metrics>,
 }
 
+impl Shared {
+    /// A call has finished, with these metrics.
+    pub(crate) fn finished(&self, metrics: Metrics) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+    }
+}
+
 /// When a call is to end early, and the place that it has until its end. Clones are parts of one call.
 #[derive(Debug, Clone)]
 pub(crate) struct Limits {
@@ -290,6 +297,6 @@ impl Generation {
         let memory = memory();
         metrics.peak_memory = memory.peak;
         metrics.active_memory = memory.active;
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = *metrics;
+        self.shared.finished(*metrics);
     }
 }

@@ -250,9 +250,10 @@ impl<T> Scheduler<T> {
         let turn = |s: &Sequence<T>| self.lengths.turn(s.rope_len);
         let most = seq.reusable().min(self.lengths.alike_up_to(seq.rope_len));
         let computes = |r: &Sequence<T>| {
-            let same = r.tokens.iter().zip(&seq.tokens[..most]).take_while(|(a, b)| a == b);
-            let as_soon = r.priority >= seq.priority;
-            as_soon && turn(r) == turn(seq) && same.count() >= r.cached + WORTH_WAITING
+            let soon = r.tokens.get(..r.cached + WORTH_WAITING);
+            r.priority >= seq.priority
+                && turn(r) == turn(seq)
+                && soon.is_some_and(|soon| seq.tokens[..most].starts_with(soon))
         };
         self.running.iter().any(computes)
     }

@@ -228,7 +228,7 @@ impl TextModel for Served {
         let _ = self.runner.submit(sequences);
         let all: Vec<_> = streams.into_iter().map(|s: Result<TokenStream>| s?.finish()).collect();
         let metrics = Metrics::of_batch(all.iter().flatten().map(|c| &c.metrics));
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+        self.shared.finished(metrics);
         all
     }
 

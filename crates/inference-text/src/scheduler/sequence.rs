@@ -127,8 +127,9 @@ impl<T> Sequence<T> {
         if let Some(block) = self.copy.take() {
             pool.give_up(block);
         }
-        // While it decodes, others learn of its blocks when they are full.
-        if new > 1 || self.cached / pool.block_len() > self.known {
+        // While it decodes, others learn of its blocks when they are full, as far as others can begin so.
+        let alike = self.cached.min(lengths.alike_up_to(self.rope_len));
+        if new > 1 || alike / pool.block_len() > self.known {
             self.learn(pool, lengths);
         }
     }

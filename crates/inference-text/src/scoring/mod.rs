@@ -14,7 +14,7 @@ use crate::{
 };
 use branches::{Branch, Branches, Place};
 use inference_core::{Error, Metrics, Result, Token};
-use std::sync::{PoisonError, mpsc};
+use std::sync::mpsc;
 
 /// A sequence whose tokens are scored and not continued, on the engine's thread.
 pub(crate) struct Scoring {
@@ -67,11 +67,21 @@ impl Scoring {
             return;
         }
         let best = most_likely(&logits[..logits.len().min(self.vocab_len)]);
-        if let Some((_, describe)) = self.describe.filter(|(described, _)| *described == row) {
-            scored.token = Some(describe.token(best, logits));
+        let described = self.describe.filter(|(described, _)| *described == row);
+        let top = described.and_then(|(_, describe)| describe.logprobs);
+        let mut ids = self.targets.get(row).cloned().unwrap_or_default();
+        ids.extend(top.map(|_| best));
+        let (mut logprobs, top_logprobs) = match &ids[..] {
+            [] => Default::default(),
+            ids => logprobs(logits, ids, top.unwrap_or(0)),
+        };
+        if let Some((_, describe)) = described {
+            let mut token = Token::new(best, "");
+            token.logits = describe.return_logits.then(|| logits.into());
+            token.logprob = top.and_then(|_| logprobs.pop());
+            token.top_logprobs = top_logprobs;
+            scored.token = Some(token);
         }
-        let targets = self.targets.get(row).map_or(&[][..], Vec::as_slice);
-        let logprobs = if targets.is_empty() { Vec::new() } else { logprobs(logits, targets, 0).0 };
         scored.rows.truncate(row);
         scored.rows.push(Row { logprobs, best });
     }
@@ -103,19 +113,6 @@ impl Scoring {
 fn most_likely(logits: &[f32]) -> u32 {
     let max = largest(logits);
     logits.iter().position(|l| *l == max).unwrap_or_default() as u32
-}
-
-impl Describe {
-    fn token(self, id: u32, logits: &[f32]) -> Token {
-        let mut token = Token::new(id, "");
-        token.logits = self.return_logits.then(|| logits.into());
-        if let Some(n) = self.logprobs {
-            let (own, top) = logprobs(logits, &[id], n);
-            token.logprob = own.first().copied();
-            token.top_logprobs = top;
-        }
-        token
-    }
 }
 
 /// A sequence to be scored.
@@ -182,7 +179,7 @@ impl<'a> Call<'a> {
         metrics.cached_tokens = cached_tokens;
         metrics.total = self.limits.elapsed();
         metrics.prefill = metrics.total;
-        *self.shared.last.lock().unwrap_or_else(PoisonError::into_inner) = metrics;
+        self.shared.finished(metrics);
     }
 }
 
@@ -201,7 +198,9 @@ impl Pending {
     fn wait(self) -> Result<Found> {
         // A sender that is gone without a word was in a queue that has been closed.
         let wait = |r: mpsc::Receiver<Result<Scored>>| r.recv().unwrap_or(Err(Error::Closed));
-        let mut scored = self.receivers.into_iter().map(wait).collect::<Result<Vec<_>>>()?;
+        // Those that are left when one has failed still have the call's place.
+        let all: Vec<_> = self.receivers.into_iter().map(wait).collect();
+        let mut scored = all.into_iter().collect::<Result<Vec<_>>>()?;
         let of = |place: &Place| {
             let row = scored[place.branch].rows.get(place.row)?;
             Some((*row.logprobs.get(place.target)?, row.best == place.token))

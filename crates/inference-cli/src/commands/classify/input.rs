@@ -205,6 +205,7 @@ fn line(source: &mut Source, first: bool) -> io::Result<Option<Line>> {
     if bytes.len() > LONGEST && !bytes.ends_with(b"\n") {
         bytes.truncate(LONGEST + 1);
         len += source.skip_until(b'\n')? as u64;
+        return Ok(Some(Line { bytes, len }));
     }
     for end in *b"\n\r" {
         bytes.pop_if(|last| *last == end);

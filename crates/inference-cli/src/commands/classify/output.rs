@@ -73,13 +73,16 @@ fn resume(file: &File, path: &Path, args: &Classify, input: &mut Input) -> Resul
     loop {
         let mut line = Vec::new();
         let len = lines.read_until(b'\n', &mut line).map_err(|e| Error::io(path, e))? as u64;
-        if !line.ends_with(b"\n") {
-            break;
-        }
         let wrong = |reason: String| {
             let (path, done) = (path.display(), done + 1);
             Failure::Input(format!("{path}, line {done}: {reason}; --resume can't go on with it"))
         };
+        if !line.ends_with(b"\n") {
+            if !line.is_empty() && !line.starts_with(b"{") {
+                return Err(wrong("it is not one of our results".to_owned()));
+            }
+            break;
+        }
         let line: Value = serde_json::from_slice(&line)
             .map_err(|e| wrong(format!("it is not one of our results: {e}")))?;
         let text = line["text"].as_str();
