@@ -151,21 +151,29 @@ impl Args {
         Asked { bits: &self.quantise, gguf_types: &self.gguf_type, dtype }
     }
 
-    /// Refuses at once what could only fail after minutes of measuring.
     fn check(&self, cores: usize) -> Result<usize> {
         let json = self.json.as_ref().and_then(Option::as_ref);
-        for file in json.into_iter().chain(&self.plot) {
-            let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
-            if file.is_dir() || folder.is_some_and(|f| !f.is_dir()) {
-                return Err(format!("{} can't be written as a file", file.display()));
-            }
+        check(json.into_iter().chain(&self.plot), self.threads, cores)
+    }
+}
+
+/// Refuses at once what could only fail after minutes of measuring; gives how many threads there are to be.
+fn check<'a>(
+    files: impl IntoIterator<Item = &'a PathBuf>,
+    threads: Option<usize>,
+    cores: usize,
+) -> Result<usize> {
+    for file in files {
+        let folder = file.parent().filter(|p| !p.as_os_str().is_empty());
+        if file.is_dir() || folder.is_some_and(|f| !f.is_dir()) {
+            return Err(format!("{} can't be written as a file", file.display()));
         }
-        match self.threads {
-            Some(threads) if threads > cores => {
-                Err(format!("{threads} threads on {cores} cores measure the scheduler"))
-            }
-            threads => Ok(threads.unwrap_or(cores)),
+    }
+    match threads {
+        Some(threads) if threads > cores => {
+            Err(format!("{threads} threads on {cores} cores measure the scheduler"))
         }
+        threads => Ok(threads.unwrap_or(cores)),
     }
 }
 
@@ -194,13 +202,22 @@ pub(crate) fn run(args: &Args) -> Result {
     if let Some(file) = &args.plot {
         write(file, &plot::svg(&report))?;
     }
-    match &args.json {
-        Some(None) => println!("{}", report.json()),
+    print(&args.json, || report.json(), || table::table(&report))
+}
+
+/// Prints the table, or what there is as JSON, which may go to a file.
+fn print(
+    to: &Option<Option<PathBuf>>,
+    json: impl FnOnce() -> String,
+    table: impl FnOnce() -> String,
+) -> Result {
+    match to {
+        Some(None) => println!("{}", json()),
         Some(Some(file)) => {
-            write(file, &format!("{}\n", report.json()))?;
-            print!("{}", table::table(&report));
+            write(file, &format!("{}\n", json()))?;
+            print!("{}", table());
         }
-        None => print!("{}", table::table(&report)),
+        None => print!("{}", table()),
     }
     Ok(())
 }

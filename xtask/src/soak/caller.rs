@@ -16,6 +16,8 @@ use std::{
 pub(super) struct Counts {
     /// Calls that have ended, in whatever way.
     pub(super) calls: AtomicU64,
+    /// Calls of no caller: those that tell what is right, and those that fill the cache.
+    pub(super) others: AtomicU64,
     /// Whole answers that were compared.
     pub(super) compared: AtomicU64,
     /// Streams that were left midway: dropped, cancelled, timed out.
@@ -189,9 +191,19 @@ fn cancelled(
         .labels(super::cases::LABELS)
         .timeout(Duration::from_micros(1 << random.below(18)))
         .wait(WAIT);
-    for row in model.classify(&prompts, &asked) {
+    let Answer::Numbers(alone) = &case.alone else {
+        return Err(Fault::Wrong(format!("{:?} is no classification", case.alone)));
+    };
+    let labels = super::cases::LABELS.len();
+    for (row, alone) in model.classify(&prompts, &asked).into_iter().zip(alone.chunks(labels)) {
         match row {
-            Ok(_) | Err(Error::TimedOut { .. }) => {}
+            Ok(row) => {
+                let found = row.labels.iter().map(|l| l.probability).collect();
+                if !Answer::Numbers(found).is(&Answer::Numbers(alone.to_vec())) {
+                    return Err(Fault::Wrong(format!("{row:?}\n  alone {alone:?}")));
+                }
+            }
+            Err(Error::TimedOut { .. }) => {}
             Err(error) => return Err(fault(&error)),
         }
     }

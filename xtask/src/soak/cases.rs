@@ -1,9 +1,11 @@
 //! Calls at random, with what each gives alone.
 
+use super::caller::Counts;
 use crate::{Result, make_model::hash};
 use inference::{
     ClassifyOptions, Completion, FinishReason, GenerateOptions, Message, ScoreOptions, TextModel,
 };
+use std::sync::atomic::Ordering::Relaxed;
 
 /// Numbers at random, the same for each seed.
 #[derive(Debug)]
@@ -130,7 +132,12 @@ fn text(random: &mut Random, words: usize) -> String {
 }
 
 /// So many cases, with what the model gives when nobody else calls it.
-pub(super) fn all(model: &dyn TextModel, count: usize, random: &mut Random) -> Result<Vec<Case>> {
+pub(super) fn all(
+    model: &dyn TextModel,
+    count: usize,
+    random: &mut Random,
+    counts: &Counts,
+) -> Result<Vec<Case>> {
     let case = |_| {
         let question = match random.below(8) {
             0..4 => Question::Generate(text(random, 60)),
@@ -153,6 +160,7 @@ pub(super) fn all(model: &dyn TextModel, count: usize, random: &mut Random) -> R
             options = options.stop([".", " the"]).repeat_penalty(1.2).top_k(20);
         }
         let alone = ask(model, &question, &options)?;
+        counts.others.fetch_add(1, Relaxed);
         Ok(Case { question, options, alone })
     };
     (0..count).map(case).collect::<inference::Result<_>>().map_err(|e| e.to_string())

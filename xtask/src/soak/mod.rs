@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let cache = info.cache_bytes_per_token * (WHOLE * CONTEXT) as u64;
     let options = LoadOptions::default().parallel_slots(SLOTS).queue_len(QUEUE);
     let model = load(options.memory_limit(info.weight_bytes + cache))?;
-    fill(&*model).map_err(|e| format!("at the start: {e}"))?;
+    fill(&*model, &Counts::default()).map_err(|e| format!("at the start: {e}"))?;
     let soak =
         Soak { args, model: &*model, counts: Counts::default(), over: AtomicBool::new(false) };
     thread::scope(|scope| {
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result {
 
 /// Sequences that together fill the cache to its last block: a block that somebody has kept makes one give way. They
 /// differ from the first token on, so that none takes over another's blocks.
-fn fill(model: &dyn TextModel) -> Result {
+fn fill(model: &dyn TextModel, counts: &Counts) -> Result {
     let text = |e: inference::Error| e.to_string();
     let ends = model.tokenise("<|im_end|><|endoftext|>").map_err(text)?;
     let endless =
@@ -99,6 +99,7 @@ fn fill(model: &dyn TextModel) -> Result {
     let streams: [_; WHOLE] = ["one fox", "two foxes", "six foxes", "ten foxes"].map(stream);
     for stream in streams {
         let done = stream.and_then(inference::TokenStream::finish).map_err(text)?;
+        counts.others.fetch_add(1, Relaxed);
         if done.metrics.preemptions > 0 {
             return Err(
                 "sequences that fill the cache do not fit: somebody keeps blocks".to_owned()
@@ -121,7 +122,7 @@ impl Soak<'_> {
         let (mut calls, mut since) = (0, Instant::now());
         while !self.over.load(Relaxed) {
             thread::sleep(Duration::from_millis(100));
-            let now = self.counts.calls.load(Relaxed);
+            let now = self.counts.calls.load(Relaxed) + self.counts.others.load(Relaxed);
             if now != calls {
                 (calls, since) = (now, Instant::now());
             } else if since.elapsed() > Duration::from_secs(STUCK) {
@@ -146,9 +147,9 @@ impl Soak<'_> {
             let length = Duration::from_secs(EPOCH).min(whole / 3);
             let mut random = Random::new(self.args.seed ^ (epoch << 32));
             let count = length.as_secs().clamp(8, 60) as usize * 4;
-            let cases = cases::all(alone, count, &mut random)?;
+            let cases = cases::all(alone, count, &mut random, &self.counts)?;
             self.epoch(&cases, epoch, length.min(left))?;
-            fill(self.model).map_err(|e| format!("after epoch {epoch}: {e}"))?;
+            fill(self.model, &self.counts).map_err(|e| format!("after epoch {epoch}: {e}"))?;
             last = resident();
             first.get_or_insert(last);
             let c = &self.counts;

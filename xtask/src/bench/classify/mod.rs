@@ -14,7 +14,7 @@ use super::{
     session::backends,
     source::Asked,
 };
-use crate::{Result, bench::write};
+use crate::Result;
 use report::Report;
 use std::path::PathBuf;
 use texts::Texts;
@@ -78,25 +78,16 @@ pub(crate) struct Args {
 /// Measures and prints.
 pub(crate) fn run(args: &Args) -> Result {
     let machine = Machine::here();
-    let threads = args.threads.unwrap_or(machine.cores);
-    if threads > machine.cores {
-        return Err(format!("{threads} threads on {} cores measure the scheduler", machine.cores));
-    }
+    let json = args.json.as_ref().and_then(Option::as_ref);
+    let threads = super::check(json, args.threads, machine.cores)?;
     let (sentences, rounds) = if args.short { (200, 3) } else { (args.sentences, args.rounds) };
+    let rounds = rounds.min(sentences);
     let checkpoint = Checkpoint::read(&args.model)?;
     let bench = Bench { args, checkpoint, machine: &machine, threads };
-    let (texts, measured) = bench.classify(sentences, rounds.min(sentences))?;
+    let (texts, measured) = bench.classify(sentences, rounds)?;
     let latencies = if args.arriving == 0 { Vec::new() } else { bench.latency()? };
     let report = Report::new(machine, threads, &texts, rounds, &measured, latencies);
-    match &args.json {
-        Some(None) => println!("{}", report.json()),
-        Some(Some(file)) => {
-            write(file, &format!("{}\n", report.json()))?;
-            print!("{}", report.table());
-        }
-        None => print!("{}", report.table()),
-    }
-    Ok(())
+    super::print(&args.json, || report.json(), || report.table())
 }
 
 struct Bench<'a> {
