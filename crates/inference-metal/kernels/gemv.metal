@@ -1,7 +1,7 @@
 // y = x·Wᵀ + bias for up to M rows of x at a time. A SIMD group computes four rows of W, its lanes along the columns; the order of a
 // sum depends on the number of columns alone.
 
-// What becomes of a product; the same in src/source.rs.
+// What becomes of a product; the same as Epilogue in src/operations.rs.
 #define STORE 0
 #define ADD 1
 #define GATE 2  // and up: 1 + how it is activated

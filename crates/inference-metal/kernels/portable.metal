@@ -13,13 +13,12 @@ using namespace metal;
 #define SHARED threadgroup
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define sync_group() threadgroup_barrier(mem_flags::mem_threadgroup)
-#define sync_wave() simdgroup_barrier(mem_flags::mem_threadgroup)
 #define WAVE 32u  // lanes of a SIMD group, of every GPU of Apple's that has simdgroup_matrix
 #endif
 
 // ---- numbers
 
-// How they are stored; the same in src/source.rs.
+// How they are stored; the same in src/kernels/source.rs.
 #define F32 0
 #define F16 1
 #define BF16 2

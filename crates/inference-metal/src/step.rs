@@ -37,6 +37,12 @@ impl Started {
         self.words.narrow(0, words.start, words.len())
     }
 
+    /// What says where the tokens of the sequences are: places, numbers of sequences, tables of blocks.
+    pub(crate) fn paging(&self) -> candle_core::Result<[Tensor; 3]> {
+        let layout = &self.layout;
+        Ok([self.at(layout.places())?, self.at(layout.sequences())?, self.at(layout.tables())?])
+    }
+
     /// Pairs, cosines and sines of a rotation; see [`Layout::rotation`].
     pub(crate) fn rotation(
         &self,

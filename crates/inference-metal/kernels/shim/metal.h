@@ -3,7 +3,6 @@
 // (https://developer.apple.com/metal/Metal-Shading-Language-Specification.pdf); only what the kernels use is here.
 #include <cmath>
 
-typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long long ulong64;

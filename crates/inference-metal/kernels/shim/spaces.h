@@ -3,7 +3,6 @@
 // clear is one too. Only what the kernels use is declared.
 #define SIMT_CPU 1  // no headers of Apple's
 
-typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
@@ -30,7 +29,6 @@ static inline ulong2 make_ulong2(ulong x, ulong y) { return ulong2{x, y}; }
 #define UNROLL _Pragma("clang loop unroll(full)")
 #define WAVE 32u
 void sync_group();
-void sync_wave();
 
 template <class T, class U> static inline T as_type(U u) { return __builtin_bit_cast(T, u); }
 #define FOR_FLOATS(F) F(float) F(half)

@@ -28,11 +28,7 @@ struct Views([Tensor; 3]);
 
 impl Views {
     fn of(step: &Started) -> Result<Self> {
-        Ok(Self([
-            step.at(step.layout.places())?,
-            step.at(step.layout.sequences())?,
-            step.at(step.layout.tables())?,
-        ]))
+        step.paging().map(Self)
     }
 
     fn slots(&self, step: &Started, attention: &Attention, layer: &Layer) -> Result<Slots<'_>> {

@@ -40,11 +40,7 @@ impl<L: Launcher> Kernels<L> {
         let Append { q, layer, qkv, q_norm, k_norm, eps, rope, attention, step } = *append;
         let (rows, _) = qkv.dims2()?;
         let (pairs, cosines, sines) = step.rotation(rope)?;
-        let (positions, sequences, tables) = (
-            step.at(step.layout.places())?,
-            step.at(step.layout.sequences())?,
-            step.at(step.layout.tables())?,
-        );
+        let [positions, sequences, tables] = step.paging()?;
         let buffers = [
             Write(q),
             Write(&layer.keys),
@@ -94,11 +90,7 @@ impl<L: Launcher> Kernels<L> {
         splits: usize,
     ) -> Result<()> {
         let Attend { y, q, layer, attention: a, step } = *attend;
-        let (positions, sequences, tables) = (
-            step.at(step.layout.places())?,
-            step.at(step.layout.sequences())?,
-            step.at(step.layout.tables())?,
-        );
+        let [positions, sequences, tables] = step.paging()?;
         // The parts of a head, with their largest score and their sum.
         let part = layer.width + 2;
         let room = (splits > 1).then(|| self.0.room(rows.len() * a.heads * splits, part));
@@ -133,11 +125,7 @@ impl<L: Launcher> Kernels<L> {
         count: usize,
     ) -> Result<()> {
         let Attend { y, q, layer, attention: a, step } = *attend;
-        let (positions, sequences, tables) = (
-            step.at(step.layout.places())?,
-            step.at(step.layout.sequences())?,
-            step.at(step.layout.tables())?,
-        );
+        let [positions, sequences, tables] = step.paging()?;
         let (name, threads) = match layer.width {
             0..=64 => ("flash_64", 128),
             65..=128 => ("flash_128", 128),

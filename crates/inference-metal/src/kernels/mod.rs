@@ -102,11 +102,6 @@ impl<L: Launcher> Kernels<L> {
         Self(launcher)
     }
 
-    /// What runs them.
-    pub fn launcher(&self) -> &L {
-        &self.0
-    }
-
     fn run(
         &self,
         (library, name): (Library, &'static str),
