@@ -33,7 +33,7 @@ pub fn run<D: Device>(
     let pool = BlockPool::new(blocks, device.block_len());
     let lengths = decoder.architecture().lengths();
     let mut scheduler = Scheduler::new(pool, 1).lengths(lengths);
-    scheduler.add(Sequence::new(prompt.tokens.clone(), Wanted::Last, ()));
+    scheduler.add([Sequence::new(prompt.tokens.clone(), Wanted::Last, ())]);
     let (mut first, mut tokens) = (Vec::new(), Vec::new());
     while !scheduler.is_idle() {
         let step = scheduler.next_step(&mut NoReuse, chunk);

@@ -174,7 +174,7 @@ impl Runner {
         self.over.get().map_or(Ok(()), Err)
     }
 
-    /// Puts sequences to work, together: if nothing else runs, they share their first step.
+    /// Puts the sequences of a call to work, together: if nothing else runs, they share their first step.
     pub(crate) fn submit(&self, sequences: Vec<Sequence<Task>>) -> Result<()> {
         self.check()?;
         // A thread that is gone has said why.
@@ -248,7 +248,7 @@ fn run<F: Forward>(
         }
         for message in first.into_iter().chain(inbox.try_iter()) {
             match message {
-                Message::Run(sequences) => sequences.into_iter().for_each(|s| scheduler.add(s)),
+                Message::Run(call) => scheduler.add(call),
                 Message::Close => return,
             }
         }

@@ -2,19 +2,17 @@
 
 mod sequence;
 mod shares;
+mod waiting;
 
 pub use sequence::{Sequence, Wanted};
 use shares::shares;
+use waiting::Waiting;
 
 use crate::{
     blocks::BlockPool,
     step::{BlockCopy, Lengths, Step},
 };
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    ops::Range,
-};
+use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
 
 /// What became of a sequence in a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,8 +64,7 @@ const WORTH_WAITING: usize = 16;
 /// The sequences that wait and run.
 #[derive(Debug)]
 pub struct Scheduler<T> {
-    /// The next first: by priority, then in the order of their coming.
-    waiting: VecDeque<Sequence<T>>,
+    waiting: Waiting<T>,
     /// By priority, then the oldest first. Only ever the last is preempted, so the first always gets on.
     running: Vec<Sequence<T>>,
     /// For each span of the current step, its index in `running`.
@@ -87,7 +84,7 @@ impl<T> Scheduler<T> {
     /// At most `slots` sequences run at once.
     pub fn new(pool: BlockPool, slots: usize) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            waiting: Waiting::new(),
             running: Vec::new(),
             scheduled: Vec::new(),
             pool,
@@ -106,16 +103,10 @@ impl<T> Scheduler<T> {
         self
     }
 
-    /// Adds a sequence; it runs when its turn comes.
-    pub fn add(&mut self, sequence: Sequence<T>) {
-        let behind = self.waiting.partition_point(|s| s.priority >= sequence.priority);
-        self.waiting.insert(behind, sequence);
-    }
-
-    /// Makes one wait that has run: the first of its priority.
-    fn put_back(&mut self, sequence: Sequence<T>) {
-        let before = self.waiting.partition_point(|s| s.priority > sequence.priority);
-        self.waiting.insert(before, sequence);
+    /// Adds the sequences of one call, which run when their turns come: of calls of one priority that wait, each starts
+    /// one sequence in turn.
+    pub fn add(&mut self, call: impl IntoIterator<Item = Sequence<T>>) {
+        self.waiting.add(call);
     }
 
     /// How many sequences decode: of what they have generated, the last token alone is not in the cache. A prompt whose
@@ -136,7 +127,7 @@ impl<T> Scheduler<T> {
 
     /// Drops every sequence, waiting or running, that `goes_on` says `Done` of, and frees its blocks.
     pub fn sweep(&mut self, mut goes_on: impl FnMut(&mut T) -> Flow) {
-        self.waiting.retain_mut(|s| goes_on(&mut s.task) == Flow::Continue);
+        self.waiting.sweep(&mut goes_on);
         let (pool, lengths, left) = (&mut self.pool, self.lengths, &mut self.left);
         self.running.retain_mut(|s| {
             let keep = goes_on(&mut s.task) == Flow::Continue;
@@ -197,7 +188,7 @@ impl<T> Scheduler<T> {
             self.left.push(seq.slot);
             seq.leave(&mut self.pool, self.lengths);
             seq.rope_len = seq.tokens.len();
-            self.put_back(seq);
+            self.waiting.put_back(seq);
         }
     }
 
@@ -215,24 +206,25 @@ impl<T> Scheduler<T> {
             last.leave(&mut self.pool, self.lengths);
             self.left.push(last.slot);
             last.preemptions += 1;
-            self.put_back(last);
+            self.waiting.put_back(last);
         }
     }
 
     /// Lets those run that fit, in order; past those for whom it is better to wait.
     fn admit(&mut self, reuse: &mut impl Reuse) {
         let shares = self.pool.shares() || reuse.shares();
-        let mut next = 0;
+        let mut passed = None;
         while self.running.len() < self.slots
-            && let Some(seq) = self.waiting.get(next)
+            && let Some(seq) = self.waiting.first(passed)
         {
+            let turn = seq.turn;
             if shares && self.is_worth_waiting(seq) {
-                next += 1;
+                passed = Some(turn);
                 continue;
             }
-            let Some(mut seq) = self.waiting.remove(next) else { return };
+            let Some(mut seq) = self.waiting.take(turn) else { return };
             if !seq.enter(&mut self.pool, self.lengths) {
-                self.waiting.insert(next, seq);
+                self.waiting.put_back(seq);
                 return;
             }
             seq.slot = self.free_slots.pop().map_or(self.used_slots, |Reverse(slot)| slot);

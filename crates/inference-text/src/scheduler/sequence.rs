@@ -1,5 +1,6 @@
 //! A sequence, and where its tokens are in the cache.
 
+use super::waiting::Turn;
 use crate::{blocks::BlockPool, step::Lengths};
 use inference_core::Priority;
 use std::ops::Range;
@@ -15,6 +16,8 @@ pub struct Sequence<T> {
     pub(super) wanted: Wanted,
     /// Who goes first.
     pub(super) priority: Priority,
+    /// When its turn comes among those that wait, or came.
+    pub(super) turn: Turn,
     /// How many tokens are in the cache.
     pub(super) cached: usize,
     /// Cache blocks that hold them, in order.
@@ -51,6 +54,7 @@ impl<T> Sequence<T> {
             tokens,
             wanted,
             priority: Priority::default(),
+            turn: Turn::default(),
             cached: 0,
             blocks: Vec::new(),
             known: 0,
