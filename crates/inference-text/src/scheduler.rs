@@ -109,10 +109,9 @@ impl<T> Scheduler<T> {
         self.waiting.add(call);
     }
 
-    /// How many sequences decode: of what they have generated, the last token alone is not in the cache. A prompt whose
-    /// beginning was found there does not.
+    /// How many sequences decode.
     pub fn decoding(&self) -> usize {
-        self.running.iter().filter(|s| s.left() == 1 && s.tokens.len() > s.rope_len).count()
+        self.running.iter().filter(|s| s.decodes()).count()
     }
 
     /// Whether there is nothing to do.
@@ -153,7 +152,7 @@ impl<T> Scheduler<T> {
         let mut step = Step::default();
         self.scheduled.clear();
         let (decoding, prompts): (Vec<_>, Vec<_>) =
-            (0..self.running.len()).partition(|&i| self.running[i].left() == 1);
+            (0..self.running.len()).partition(|&i| self.running[i].decodes());
         let lengths: Vec<_> =
             prompts.iter().map(|&i| (self.running[i].priority, self.running[i].left())).collect();
         let decoding = decoding.into_iter().map(|i| (i, 1));

@@ -78,6 +78,12 @@ impl<T> Sequence<T> {
         self.tokens.len() - self.cached
     }
 
+    /// Whether it decodes: of what it has generated, the last token alone is not in the cache. A prompt whose beginning was
+    /// found there does not, however little of it is left.
+    pub(super) fn decodes(&self) -> bool {
+        self.left() == 1 && self.tokens.len() > self.rope_len
+    }
+
     /// How many of its tokens were in the cache already when it was first admitted.
     pub fn reused(&self) -> usize {
         self.reused.unwrap_or_default()

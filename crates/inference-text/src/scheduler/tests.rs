@@ -33,6 +33,7 @@ fn run(
         let step = scheduler.next_step(&mut NoReuse, step_tokens);
         assert!(!step.is_empty(), "a step that does nothing never ends");
         assert!(step.spans.len() <= slots);
+        assert!(step.tokens.len() <= scheduler.decoding() + step_tokens);
         scheduler.finish_step(&step, |seq, advance| {
             if !advance.complete {
                 assert!(advance.rows.is_empty());

@@ -1,6 +1,7 @@
 //! Who goes first, who waits for whom, and what is computed.
 
 use super::*;
+use crate::pace::Pace;
 
 /// Runs one prompt alone; gives the tokens that were computed.
 fn alone(scheduler: &mut Scheduler<()>, tokens: Vec<u32>, generate: usize) -> (usize, Vec<u32>) {
@@ -150,4 +151,38 @@ fn nobody_waits_for_all_rows_of_another_call() {
     assert!(late < 100, "{late} rows came before");
     ended.remove(late);
     assert!(ended.iter().copied().eq(0..2000), "rows keep their order");
+}
+
+/// Beside a stream and a long prompt, prompts come all the time of which one token alone is left to compute: they share
+/// what a step may have of prompts, so that a step without is measured now and then, and the long one gets on.
+#[test]
+fn prompts_that_are_in_the_cache_starve_no_other() {
+    let (stream, long, cached) = (0, 1, 2);
+    let mut scheduler = Scheduler::new(BlockPool::new(400, 4).sharing(400), 6);
+    let mut pace = Pace::new(64);
+    scheduler.add([Sequence::new(vec![8; 10], Wanted::Last, stream)]);
+    scheduler.add([Sequence::new((100..400).collect(), Wanted::Last, long)]);
+    let mut without_prompt = 0;
+    for _ in 0..200 {
+        scheduler.add((0..4).map(|_| Sequence::new((0..16).collect(), Wanted::Last, cached)));
+        let decoding = scheduler.decoding();
+        let room = pace.prompt_tokens(decoding);
+        let step = scheduler.next_step(&mut NoReuse, room);
+        let prompt = step.tokens.len() - decoding;
+        assert!(prompt <= room, "{prompt} of {room}");
+        pace.record(decoding, prompt, 0.02 + 1e-3 * prompt as f64);
+        without_prompt += usize::from(prompt == 0);
+        let mut is_over = false;
+        scheduler.finish_step(&step, |seq, advance| {
+            if advance.complete {
+                seq.tokens.push(7);
+                is_over |= seq.task == long;
+            }
+            if advance.complete && seq.task != stream { Flow::Done } else { Flow::Continue }
+        });
+        if is_over {
+            return assert!(without_prompt > 0);
+        }
+    }
+    panic!("the long prompt does not get on");
 }
