@@ -60,7 +60,8 @@ impl Queue {
         state.came += 1;
         state.outside.insert(me);
         let entered = loop {
-            if state.inside < self.most && state.outside.first() == Some(&me) {
+            // Those before may have a place each, although they are not awake yet.
+            if state.outside.range(..me).count() < self.most - state.inside {
                 state.inside += 1;
                 break Ok(Place(self.clone()));
             }
@@ -142,6 +143,16 @@ mod tests {
             let order: Vec<_> = (0..4).map(|_| order.recv().unwrap()).collect();
             assert_eq!(order, ["high", "one", "two", "low"]);
         });
+    }
+
+    #[test]
+    fn one_who_is_not_awake_yet_keeps_nobody_from_a_place_that_is_left() {
+        let queue = Queue::new(3);
+        let _inside = enter(&queue, None).unwrap();
+        // Somebody who has been woken and did not run since.
+        queue.lock().outside.insert((Reverse(Priority::High), u64::MAX));
+        let _second = enter(&queue, None).unwrap();
+        assert!(matches!(enter(&queue, None), Err(Error::Busy { calls: 2 })), "it is the other's");
     }
 
     #[test]
