@@ -187,7 +187,7 @@ impl TextModel for Served {
     }
 
     fn classify(&self, prompts: &[&str], options: &ClassifyOptions) -> Vec<Result<Classification>> {
-        let limits = match self.enter(&Call::from(options)) {
+        let limits = match options.validate().and_then(|()| self.enter(&Call::from(options))) {
             Ok(limits) => limits,
             Err(error) => return prompts.iter().map(|_| Err(error.clone())).collect(),
         };

@@ -12,7 +12,7 @@ use inference_core::{
     Classification, ClassifyOptions, Error, LabelScore, LabelScoring, Result, Token,
 };
 
-/// Classifies `prompts`. `admit` says whether a sequence of these tokens can run; `submit` puts sequences to work.
+/// Classifies `prompts`; `options` have been validated. `admit` says whether a sequence of these tokens can run; `submit` puts sequences to work.
 pub(crate) fn classify(
     shared: &Shared,
     prompts: &[&str],
@@ -21,9 +21,6 @@ pub(crate) fn classify(
     admit: &dyn Fn(&[u32]) -> Result<()>,
     submit: impl FnOnce(Vec<ToScore>),
 ) -> Vec<Result<Classification>> {
-    if let Err(error) = options.validate() {
-        return prompts.iter().map(|_| Err(error.clone())).collect();
-    }
     let mut call = Call::new(shared, limits, admit);
     let empty = options.calibrate.as_ref().map(|prompt| Row::new(&mut call, prompt, options));
     let rows: Vec<_> = prompts.iter().map(|p| Row::new(&mut call, p, options)).collect();
