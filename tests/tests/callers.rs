@@ -100,6 +100,8 @@ fn one_call_too_many_is_busy_and_a_batch_is_one_call() {
     // What can't be run is told first.
     let bad = short.clone().top_k(0);
     assert!(matches!(model.generate("x", &bad), Err(Error::InvalidOption { .. })));
+    let bad = all.clone().labels(["a", "a"]).wait(LONG);
+    assert!(matches!(model.classify(&["x"], &bad)[0], Err(Error::InvalidOption { .. })));
     drop((running, waiting));
     // Both places come back; a batch of many rows takes one.
     let wait = short.clone().wait(LONG);
@@ -107,6 +109,26 @@ fn one_call_too_many_is_busy_and_a_batch_is_one_call() {
     assert!(rows.iter().all(Result::is_ok), "{rows:?}");
     let rows = model.classify(&["a"; 20], &all.wait(LONG));
     assert!(rows.iter().all(Result::is_ok), "{rows:?}");
+}
+
+/// A call of 2,000 rows has one after the other of those that come in between go beside it.
+#[test]
+fn nobody_waits_for_all_rows_of_another_call() {
+    let (model, seen) = model(4, 64, 0);
+    let texts: Vec<_> = (0..2000).map(|i| format!("text {i}")).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    thread::scope(|scope| {
+        let rows = scope.spawn(|| model.classify(&texts, &ClassifyOptions::default()));
+        while seen.steps.load(SeqCst) < 3 {
+            thread::yield_now();
+        }
+        let computed = seen.head_rows.load(SeqCst);
+        let late = model.generate("late", &options(&model, 2)).expect("starts").finish();
+        let computed = seen.head_rows.load(SeqCst) - computed;
+        assert_eq!(late.expect("ends well").tokens.len(), 2);
+        assert!(computed < 1000, "{computed} rows came before");
+        assert!(rows.join().expect("ends").iter().all(Result::is_ok));
+    });
 }
 
 /// Who has read the end of a stream may call again at once: its place is free.
