@@ -100,7 +100,7 @@ fn one_call_too_many_is_busy_and_a_batch_is_one_call() {
     // What can't be run is told first.
     let bad = short.clone().top_k(0);
     assert!(matches!(model.generate("x", &bad), Err(Error::InvalidOption { .. })));
-    let bad = all.clone().labels(["a", "a"]).wait(LONG);
+    let bad = all.clone().labels(["a", "a"]);
     assert!(matches!(model.classify(&["x"], &bad)[0], Err(Error::InvalidOption { .. })));
     drop((running, waiting));
     // Both places come back; a batch of many rows takes one.
@@ -231,4 +231,31 @@ fn a_deadline_passes_while_a_call_waits_for_its_turn() {
     let done = model.generate("two", &late).expect("waits").finish().expect("ends");
     assert_eq!((done.tokens.len(), done.finish_reason), (0, FinishReason::TimedOut));
     assert!(started.elapsed() < Duration::from_secs(10));
+}
+
+/// A stream grows while rows run, in a cache that is too small for all.
+#[test]
+fn the_metrics_of_a_call_that_scores_tell_of_memory_and_of_starting_over() {
+    let plan = Plan { blocks: Some(4), context: Some(120), step_tokens: 8, ..Plan::new("llama") };
+    let (model, _) = Plan { prefix_cache: Some(0), ..plan }.start(|| Cpu::new(1)).expect("loads");
+    let prompt = prompt(80);
+    let tokens = model.tokenise(&prompt).expect("encodes").len();
+    assert!((33..60).contains(&tokens), "{tokens}");
+    let rows = vec![(prompt.as_str(), " and more"); 40];
+    for scores in [false, true] {
+        // It ends before the rows do, so theirs are the last metrics.
+        let stream = model.generate("a", &options(&model, 100)).expect("starts");
+        let ok = match scores {
+            true => model.batch_score(&rows, &Default::default()).iter().all(Result::is_ok),
+            false => {
+                let prompts: Vec<_> = rows.iter().map(|(prompt, _)| *prompt).collect();
+                model.classify(&prompts, &Default::default()).iter().all(Result::is_ok)
+            }
+        };
+        let metrics = model.metrics();
+        assert!(ok && metrics.prompt_tokens >= 40 * tokens, "{metrics:?}");
+        assert!(metrics.preemptions > 0, "{metrics:?}");
+        assert!(metrics.active_memory > 0 && metrics.peak_memory >= metrics.active_memory);
+        assert_eq!(stream.finish().expect("ends well").tokens.len(), 100);
+    }
 }

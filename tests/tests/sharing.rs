@@ -262,7 +262,6 @@ fn a_chat_of_ten_turns_computes_every_token_once() {
     assert!(so_far > 200, "{so_far}");
 }
 
-/// The instruction of those who classify.
 /// The beginning of a call's rows is computed once, the rows then share their steps, and only wanted rows reach the head.
 #[test]
 fn rows_of_one_call_share_their_beginning() {
@@ -284,6 +283,7 @@ fn rows_of_one_call_share_their_beginning() {
     let metrics = model.metrics();
     assert_eq!(metrics.prompt_tokens, all);
     assert_eq!(metrics.cached_tokens, all - computed);
+    assert!(metrics.active_memory > 0 && metrics.peak_memory >= metrics.active_memory);
     // The next call finds it, and its own rows; the last token of each gives the answer.
     let again = model.classify(&prompts, &ClassifyOptions::default().labels(LABELS));
     assert_eq!(seen.tokens.load(SeqCst) - computed, 20);

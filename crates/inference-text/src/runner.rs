@@ -6,7 +6,7 @@ use crate::{
     logits::{Ask, Asked, Logits, Row},
     pace::Pace,
     scheduler::{Advance, Flow, Reuse, Scheduler, Sequence},
-    scoring::Scoring,
+    scoring::{Cost, Scoring},
     step::{Lengths, Step},
 };
 use inference_core::{Error, ModelInfo, Result};
@@ -320,7 +320,7 @@ fn advance_task(
             if !advance.complete {
                 return Flow::Continue;
             }
-            scoring.complete(reused);
+            scoring.complete(Cost { cached: reused, preemptions, memory: memory() });
             Flow::Done
         }
     }

@@ -25,10 +25,11 @@ pub(crate) fn classify(
     let empty = options.calibrate.as_ref().map(|prompt| Row::new(&mut call, prompt, options));
     let rows: Vec<_> = prompts.iter().map(|p| Row::new(&mut call, p, options)).collect();
     submit(std::mem::take(&mut call.work));
-    let scores = |row: Result<Row>| Ok(row?.wait()?.scores(options.label_scoring));
-    let empty = empty.map(scores).transpose().map_err(of_calibration);
+    let mut wait = |row: Result<Row>| row?.wait(&mut call);
+    let scores = |labels: Labels| labels.scores(options.label_scoring);
+    let empty = empty.map(|row| wait(row).map(scores)).transpose().map_err(of_calibration);
     let results = rows.into_iter().map(|row| {
-        let labels = row?.wait()?;
+        let labels = wait(row)?;
         let empty = empty.as_ref().map_err(Error::clone)?;
         labels.result(shared, options, empty.as_deref())
     });
@@ -72,8 +73,8 @@ impl Row {
         Ok(Self { prompt_tokens: tokens.len(), pending })
     }
 
-    fn wait(self) -> Result<Labels> {
-        let found = self.pending.wait()?;
+    fn wait(self, call: &mut Call<'_>) -> Result<Labels> {
+        let found = call.wait(self.pending)?;
         let logprobs = |path: Vec<(f32, bool)>| path.into_iter().map(|(l, _)| l).collect();
         Ok(Labels {
             prompt_tokens: self.prompt_tokens,

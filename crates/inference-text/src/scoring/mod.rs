@@ -8,7 +8,7 @@ pub(crate) use classify::classify;
 pub(crate) use score::score;
 
 use crate::{
-    Tokenizer,
+    MemoryUse, Tokenizer,
     generation::{Limits, Shared},
     sampling::{check, largest, logprobs},
 };
@@ -44,8 +44,18 @@ struct Scored {
     rows: Vec<Row>,
     /// The most likely token after the row that was to be described, without its text.
     token: Option<Token>,
+    cost: Cost,
+}
+
+/// What it took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
     /// Tokens that were taken from the cache and not computed.
-    cached: usize,
+    pub(crate) cached: usize,
+    /// How often the sequence had to start over.
+    pub(crate) preemptions: usize,
+    /// Memory at the end.
+    pub(crate) memory: MemoryUse,
 }
 
 /// What one row says.
@@ -86,12 +96,12 @@ impl Scoring {
         scored.rows.push(Row { logprobs, best });
     }
 
-    /// All rows are in, of a sequence of which `cached` tokens were in the cache.
-    pub(crate) fn complete(&mut self, cached: usize) {
+    /// All rows are in.
+    pub(crate) fn complete(&mut self, cost: Cost) {
         let scored = std::mem::replace(&mut self.scored, Ok(Scored::default()));
         self.limits.leave();
         // A caller that is gone does not want it.
-        let _ = self.reply.send(scored.map(|scored| Scored { cached, ..scored }));
+        let _ = self.reply.send(scored.map(|scored| Scored { cost, ..scored }));
     }
 
     /// Ends with an error.
@@ -132,6 +142,7 @@ struct Call<'a> {
     /// Says whether a sequence of these tokens can run.
     admit: &'a dyn Fn(&[u32]) -> Result<()>,
     work: Vec<ToScore>,
+    metrics: Metrics,
 }
 
 /// Branches in flight.
@@ -142,7 +153,7 @@ struct Pending {
 
 impl<'a> Call<'a> {
     fn new(shared: &'a Shared, limits: Limits, admit: &'a dyn Fn(&[u32]) -> Result<()>) -> Self {
-        Self { shared, limits, admit, work: Vec::new() }
+        Self { shared, limits, admit, work: Vec::new(), metrics: Metrics::default() }
     }
 
     fn tokenizer(&self) -> &Tokenizer {
@@ -172,14 +183,27 @@ impl<'a> Call<'a> {
         Ok(Pending { receivers: receivers.collect(), places: branches.places })
     }
 
+    /// Waits for branches.
+    fn wait(&mut self, pending: Pending) -> Result<Found> {
+        // A sender that is gone without a word was in a queue that has been closed.
+        let wait = |r: mpsc::Receiver<Result<Scored>>| r.recv().unwrap_or(Err(Error::Closed));
+        // Those that are left when one has failed still have the call's place.
+        let all: Vec<_> = pending.receivers.into_iter().map(wait).collect();
+        for Cost { preemptions, memory, .. } in all.iter().flatten().map(|scored| scored.cost) {
+            self.metrics.preemptions += preemptions;
+            self.metrics.peak_memory = memory.peak.max(self.metrics.peak_memory);
+            self.metrics.active_memory = memory.active;
+        }
+        found(&pending.places, all.into_iter().collect::<Result<_>>()?)
+    }
+
     /// The call's metrics, now that it has ended.
-    fn end(self, prompt_tokens: usize, cached_tokens: usize) {
-        let mut metrics = Metrics::default();
-        metrics.prompt_tokens = prompt_tokens;
-        metrics.cached_tokens = cached_tokens;
-        metrics.total = self.limits.elapsed();
-        metrics.prefill = metrics.total;
-        self.shared.finished(metrics);
+    fn end(mut self, prompt_tokens: usize, cached_tokens: usize) {
+        self.metrics.prompt_tokens = prompt_tokens;
+        self.metrics.cached_tokens = cached_tokens;
+        self.metrics.total = self.limits.elapsed();
+        self.metrics.prefill = self.metrics.total;
+        self.shared.finished(self.metrics);
     }
 }
 
@@ -193,27 +217,18 @@ struct Found {
     cached: usize,
 }
 
-impl Pending {
-    /// Waits for all branches.
-    fn wait(self) -> Result<Found> {
-        // A sender that is gone without a word was in a queue that has been closed.
-        let wait = |r: mpsc::Receiver<Result<Scored>>| r.recv().unwrap_or(Err(Error::Closed));
-        // Those that are left when one has failed still have the call's place.
-        let all: Vec<_> = self.receivers.into_iter().map(wait).collect();
-        let mut scored = all.into_iter().collect::<Result<Vec<_>>>()?;
-        let of = |place: &Place| {
-            let row = scored[place.branch].rows.get(place.row)?;
-            Some((*row.logprobs.get(place.target)?, row.best == place.token))
-        };
-        let missing = || Error::EngineStopped { reason: "a row was not computed".to_owned() };
-        let paths = self.places.iter().map(|path| {
-            path.iter().map(|place| of(place).ok_or_else(missing)).collect::<Result<Vec<_>>>()
-        });
-        let paths = paths.collect::<Result<Vec<_>>>()?;
-        let cached = scored.first().map_or(0, |s| s.cached);
-        let token = scored.iter_mut().find_map(|s| s.token.take()).unwrap_or_default();
-        Ok(Found { paths, token, cached })
-    }
+/// Puts together what the branches have found.
+fn found(places: &[Vec<Place>], mut scored: Vec<Scored>) -> Result<Found> {
+    let of = |place: &Place| {
+        let row = scored[place.branch].rows.get(place.row)?;
+        Some((*row.logprobs.get(place.target)?, row.best == place.token))
+    };
+    let missing = || Error::EngineStopped { reason: "a row was not computed".to_owned() };
+    let path = |path: &Vec<Place>| path.iter().map(|p| of(p).ok_or_else(missing)).collect();
+    let paths = places.iter().map(path).collect::<Result<_>>()?;
+    let cached = scored.first().map_or(0, |s| s.cost.cached);
+    let token = scored.iter_mut().find_map(|s| s.token.take()).unwrap_or_default();
+    Ok(Found { paths, token, cached })
 }
 
 #[cfg(test)]
@@ -235,7 +250,7 @@ mod tests {
         for row in [0, 1, 0, 1, 2] {
             scoring.row(row, &rows[row]);
         }
-        scoring.complete(0);
+        scoring.complete(Cost::default());
         let scored = receiver.recv().unwrap().unwrap();
         let best: Vec<_> = scored.rows.iter().map(|r| (r.best, r.logprobs.len())).collect();
         assert_eq!(best, [(1, 1), (0, 1), (0, 2)]);

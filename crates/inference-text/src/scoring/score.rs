@@ -25,7 +25,7 @@ pub(crate) fn score(
     let mut call = Call::new(shared, limits, admit);
     let pairs: Vec<_> = pairs.iter().map(|pair| Pair::new(&mut call, *pair)).collect();
     submit(std::mem::take(&mut call.work));
-    let results: Vec<_> = pairs.into_iter().map(|pair| pair?.wait(shared)).collect();
+    let results: Vec<_> = pairs.into_iter().map(|pair| pair?.wait(&mut call)).collect();
     let of = |count: fn(&Score) -> usize| results.iter().flatten().map(count).sum();
     call.end(of(|s| s.prompt_tokens), of(|s| s.cached_tokens));
     results
@@ -58,11 +58,11 @@ impl Pair {
         Ok(Self { tokens, from, pending })
     }
 
-    fn wait(self, shared: &Shared) -> Result<Score> {
+    fn wait(self, call: &mut Call<'_>) -> Result<Score> {
         let Self { tokens, from, pending } = self;
-        let mut found = pending.wait()?;
+        let mut found = call.wait(pending)?;
         let path = found.paths.pop().unwrap_or_default();
-        let mut detokenizer = Detokenizer::new(shared.tokenizer.clone());
+        let mut detokenizer = Detokenizer::new(call.shared.tokenizer.clone());
         for id in &tokens[from.saturating_sub(BEFORE)..from] {
             detokenizer.push(*id)?;
         }
