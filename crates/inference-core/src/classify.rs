@@ -28,7 +28,7 @@ pub struct ClassifyOptions {
     pub calibrate: Option<String>,
     /// Report the logits, one per vocabulary entry, at the prompt's last position.
     pub return_logits: bool,
-    /// Report the log-probabilities of the token and of the `n` most likely ones.
+    /// Report the log-probabilities of the `n` most likely tokens; that of the token itself always is.
     pub logprobs: Option<usize>,
     /// Time limit for the whole call; rows that are not done by then are [`Error::TimedOut`].
     pub timeout: Option<Duration>,
@@ -90,7 +90,7 @@ impl ClassifyOptions {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Classification {
-    /// The most likely token after the prompt, of the whole vocabulary.
+    /// The most likely token after the prompt, of the whole vocabulary, with its log-probability.
     pub token: Token,
     /// The labels' scores, in the order of [`ClassifyOptions::labels`]; empty without labels.
     pub labels: Vec<LabelScore>,

@@ -231,7 +231,12 @@ fn classify_names_the_next_token_and_gives_logits_when_asked() {
         assert!(matches!(results[3], Err(Error::InvalidPrompt { .. })));
         let options = ClassifyOptions::default().return_logits(true);
         let with = model.classify(&[STORY], &options).remove(0).expect("ends well");
-        assert_eq!(with.token.logits.map(|l| l.len()), Some(model.info().vocab_size));
+        let logits = with.token.logits.expect("was asked for");
+        assert_eq!(logits.len(), model.info().vocab_size);
+        // Its own log-probability is reported in any case.
+        let sum: f64 = logits.iter().map(|l| f64::from(*l).exp()).sum();
+        let own = f64::from(logits[with.token.id as usize]) - sum.ln();
+        assert!((own - f64::from(with.token.logprob.expect("is there"))).abs() < 1e-4);
     });
 }
 

@@ -108,8 +108,7 @@ enum Scoring {
 }
 
 impl Classify {
-    /// What the library is asked for; the token's own log-probability always is reported. The prompt of an empty text is
-    /// not among it.
+    /// What the library is asked for, but for the prompt of an empty text.
     pub(crate) fn options(&self, cancel: CancelToken) -> ClassifyOptions {
         let mut options = ClassifyOptions::default()
             .labels(self.labels.iter().map(|l| l.trim()))
@@ -117,8 +116,8 @@ impl Classify {
                 Scoring::Sum => LabelScoring::Sum,
                 Scoring::Mean => LabelScoring::Mean,
             })
-            .logprobs(self.logprobs.unwrap_or(0))
             .cancel(cancel);
+        options.logprobs = self.logprobs;
         options.timeout = self.timeout;
         options
     }

@@ -80,7 +80,7 @@ impl Scoring {
         let described = self.describe.filter(|(described, _)| *described == row);
         let top = described.and_then(|(_, describe)| describe.logprobs);
         let mut ids = self.targets.get(row).cloned().unwrap_or_default();
-        ids.extend(top.map(|_| best));
+        ids.extend(described.map(|_| best));
         let (mut logprobs, top_logprobs) = match &ids[..] {
             [] => Default::default(),
             ids => logprobs(logits, ids, top.unwrap_or(0)),
@@ -88,7 +88,7 @@ impl Scoring {
         if let Some((_, describe)) = described {
             let mut token = Token::new(best, "");
             token.logits = describe.return_logits.then(|| logits.into());
-            token.logprob = top.and_then(|_| logprobs.pop());
+            token.logprob = logprobs.pop();
             token.top_logprobs = top_logprobs;
             scored.token = Some(token);
         }
