@@ -2,10 +2,17 @@
 //! cache whose cells they share.
 
 use inference_core::{Error, Result};
-use inference_text::{MemoryUse, runner::Forward, scheduler::Reuse, step::Step};
+use inference_text::{
+    MemoryUse,
+    places::{Choice, Places},
+    runner::Forward,
+    scheduler::Reuse,
+    step::Step,
+};
 use llama_cpp_2::{
     context::LlamaContext, llama_batch::LlamaBatch, model::LlamaModel, token::LlamaToken,
 };
+use std::collections::BTreeSet;
 
 self_cell::self_cell!(
     /// A model and the context that borrows it.
@@ -20,23 +27,14 @@ self_cell::self_cell!(
 pub(crate) struct Context {
     owned: Owned,
     batch: LlamaBatch<'static>,
-    /// For each place, the tokens whose keys and values the cache holds for it, and whether somebody runs there.
-    places: Vec<Place>,
+    /// What the cache holds for each llama.cpp sequence.
+    places: Places,
     /// Cells of the cache.
     cells: usize,
     /// The beginning of a sequence can be kept, copied and continued; not so where the model has a recurrent state.
     rewinds: bool,
     memory: MemoryUse,
 }
-
-#[derive(Default)]
-struct Place {
-    tokens: Vec<u32>,
-    live: bool,
-}
-
-/// Tokens of a common beginning that are worth taking over: fewer are met by chance.
-const LEAST_SHARED: usize = 8;
 
 /// What [`Context::new`] needs to know of the cache.
 pub(crate) struct Cells {
@@ -55,7 +53,7 @@ impl Context {
         Self {
             owned,
             batch: LlamaBatch::new(cells.batch, 1),
-            places: (0..cells.slots).map(|_| Place::default()).collect(),
+            places: Places::new(cells.slots),
             cells: cells.cells,
             rewinds: cells.rewinds,
             memory,
@@ -64,7 +62,7 @@ impl Context {
 
     /// Removes what the cache holds for `slot` from the token at `from` on.
     fn truncate(&mut self, slot: usize, from: usize) -> Result<()> {
-        self.places[slot].tokens.truncate(from);
+        self.places.truncate(slot, from);
         let from = (from > 0).then_some(from as u32);
         self.owned
             .with_dependent_mut(|_, context| {
@@ -74,13 +72,11 @@ impl Context {
             .map_err(device)
     }
 
-    /// Forgets what those left who run no more, as far as the cells are needed. (Cells that several sequences share
+    /// Forgets what those left who run no more, the oldest first, as far as the cells are needed. (Cells that several sequences share
     /// are counted for each of them, so this may forget more than it must, but never too little.)
     fn make_room(&mut self, new: usize) -> Result<()> {
-        let used = |places: &[Place]| places.iter().map(|p| p.tokens.len()).sum::<usize>();
-        while used(&self.places) + new > self.cells {
-            let left = |p: &Place| !p.live && !p.tokens.is_empty();
-            let Some(slot) = self.places.iter().position(left) else { return Ok(()) };
+        while self.places.total() + new > self.cells {
+            let Some(slot) = self.places.oldest() else { return Ok(()) };
             self.truncate(slot, 0)?;
         }
         Ok(())
@@ -119,14 +115,14 @@ impl Forward for Context {
         for span in &step.spans {
             // A sequence that starts over leaves what it had.
             let past = span.context - span.rows.len();
-            if self.places[span.slot].tokens.len() != past {
+            if self.places.len(span.slot) != past {
                 self.truncate(span.slot, past)?;
             }
         }
         let decoded = self.decode(step);
         for span in &step.spans {
             match &decoded {
-                Ok(_) => self.places[span.slot].tokens.extend(&step.tokens[span.rows.clone()]),
+                Ok(_) => self.places.extend(span.slot, &step.tokens[span.rows.clone()]),
                 // Some of the step may be in the cache.
                 Err(_) => self.truncate(span.slot, 0)?,
             }
@@ -140,32 +136,26 @@ impl Forward for Context {
 }
 
 impl Reuse for Context {
-    fn reuse(&mut self, slot: usize, tokens: &[u32], most: usize) -> usize {
-        self.places[slot].live = true;
-        let common = |p: &Place| {
-            let same = p.tokens.iter().zip(tokens).take_while(|(a, b)| a == b).count();
-            Some(same.min(most)).filter(|same| *same >= LEAST_SHARED).unwrap_or_default()
-        };
-        // Of equals the place itself, where nothing need be copied.
-        let best = (0..self.places.len()).max_by_key(|&i| (common(&self.places[i]), i == slot));
-        let from = best.filter(|_| self.rewinds).unwrap_or(slot);
-        let same = if self.rewinds { common(&self.places[from]) } else { 0 };
-        let prepared = if from == slot {
-            self.truncate(slot, same)
+    fn reuse(&mut self, free: &BTreeSet<usize>, tokens: &[u32], most: usize) -> (usize, usize) {
+        let most = if self.rewinds { most } else { 0 };
+        let Choice { place, from, tokens: same } = self.places.choose(free, tokens, most);
+        self.places.enter(place);
+        let prepared = if from == place {
+            self.truncate(place, same)
         } else {
-            self.truncate(slot, 0).and_then(|()| self.copy(from, slot, same))
+            self.truncate(place, 0).and_then(|()| self.copy(from, place, same))
         };
         match prepared {
-            Ok(()) => same,
+            Ok(()) => (place, same),
             Err(error) => {
                 tracing::warn!("the beginning of a sequence is computed again: {error}");
-                0
+                (place, 0)
             }
         }
     }
 
     fn release(&mut self, slot: usize) {
-        self.places[slot].live = false;
+        self.places.leave(slot);
     }
 
     fn shares(&self) -> bool {
@@ -184,7 +174,7 @@ impl Context {
                 context.kv_cache_seq_cp(from as i32, to as i32, Some(0), Some(len as u32))
             })
             .map_err(device)?;
-        self.places[to].tokens = self.places[from].tokens[..len].to_vec();
+        self.places.copy(from, to, len);
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod generation;
 pub mod gguf;
 pub mod logits;
 mod pace;
+pub mod places;
 mod prefixes;
 mod queue;
 pub mod runner;

@@ -12,7 +12,7 @@ use crate::{
     blocks::BlockPool,
     step::{BlockCopy, Lengths, Step},
 };
-use std::{cmp::Reverse, collections::BinaryHeap, ops::Range};
+use std::{collections::BTreeSet, ops::Range};
 
 /// What became of a sequence in a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,10 +37,10 @@ pub enum Flow {
 /// Finds what a cache already holds of a sequence that is about to run; by default nothing. For an engine whose cache is
 /// not made of the blocks of [`BlockPool`]; those are shared by the pool itself.
 pub trait Reuse {
-    /// Prepares place `slot` for a sequence of `tokens` of which at most `most` may be taken over from others that were
-    /// or are in the cache. Gives how many, from the first on, the place now holds.
-    fn reuse(&mut self, _slot: usize, _tokens: &[u32], _most: usize) -> usize {
-        0
+    /// Prepares one of the places `free`, at least one, for a sequence of `tokens`, of which at most `most` may be taken
+    /// over from others that were or are in the cache. Gives the place, and how many of the first tokens it now holds.
+    fn reuse(&mut self, free: &BTreeSet<usize>, _tokens: &[u32], _most: usize) -> (usize, usize) {
+        (free.first().copied().unwrap_or_default(), 0)
     }
 
     /// The sequence in place `slot` does not run any more; others may still take over what it has left there.
@@ -71,10 +71,10 @@ pub struct Scheduler<T> {
     scheduled: Vec<usize>,
     pool: BlockPool,
     slots: usize,
-    /// Places that nobody has any more; the lowest are given out first.
-    free_slots: BinaryHeap<Reverse<usize>>,
-    /// Places that were ever given out.
-    used_slots: usize,
+    /// Places that nobody has; of those that nobody ever had, the lowest alone.
+    free_slots: BTreeSet<usize>,
+    /// That one, or the last of all.
+    new_slot: usize,
     /// Places that were given back since the last step.
     left: Vec<usize>,
     lengths: Lengths,
@@ -89,8 +89,8 @@ impl<T> Scheduler<T> {
             scheduled: Vec::new(),
             pool,
             slots,
-            free_slots: BinaryHeap::new(),
-            used_slots: 0,
+            free_slots: BTreeSet::from([0]),
+            new_slot: 0,
             left: Vec::new(),
             lengths: Lengths::default(),
         }
@@ -146,7 +146,7 @@ impl<T> Scheduler<T> {
         self.grow_running();
         for slot in self.left.drain(..) {
             reuse.release(slot);
-            self.free_slots.push(Reverse(slot));
+            self.free_slots.insert(slot);
         }
         self.admit(reuse);
         let mut step = Step::default();
@@ -226,13 +226,22 @@ impl<T> Scheduler<T> {
                 self.waiting.put_back(seq);
                 return;
             }
-            seq.slot = self.free_slots.pop().map_or(self.used_slots, |Reverse(slot)| slot);
-            self.used_slots = self.used_slots.max(seq.slot + 1);
             let most = seq.reusable();
-            seq.cached = seq.cached.max(reuse.reuse(seq.slot, &seq.tokens, most).min(most));
+            let (slot, held) = reuse.reuse(&self.free_slots, &seq.tokens, most);
+            self.occupy(slot);
+            seq.slot = slot;
+            seq.cached = seq.cached.max(held.min(most));
             seq.reused.get_or_insert(seq.cached);
             let behind = self.running.partition_point(|r| r.priority >= seq.priority);
             self.running.insert(behind, seq);
+        }
+    }
+
+    fn occupy(&mut self, slot: usize) {
+        self.free_slots.remove(&slot);
+        if slot == self.new_slot && slot + 1 < self.slots {
+            self.new_slot += 1;
+            self.free_slots.insert(self.new_slot);
         }
     }
 
