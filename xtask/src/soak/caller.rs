@@ -44,7 +44,6 @@ pub(super) fn call(
     let done = match random.below(10) {
         0 => refused(model, random).map(|()| &counts.refused),
         1..5 => left(model, random.pick(cases), random).map(|()| &counts.left),
-        5 => batch(model, cases, random).map(|()| &counts.compared),
         _ => whole(model, random.pick(cases), random).map(|()| &counts.compared),
     };
     counts.calls.fetch_add(1, Relaxed);
@@ -86,34 +85,13 @@ fn whole(
     random: &mut Random,
 ) -> std::result::Result<(), Fault> {
     let answer = ask(model, &case.question, &options(case, random)).map_err(|e| fault(&e))?;
-    compare(case, &answer)
-}
-
-fn compare(case: &Case, answer: &Answer) -> std::result::Result<(), Fault> {
-    if answer.is(&case.alone) {
+    let Case { question, options, alone } = case;
+    if answer.len() == alone.len() && answer.iter().zip(alone).all(|(row, alone)| row.is(alone)) {
         return Ok(());
     }
-    let Case { question, options, alone } = case;
     Err(Fault::Wrong(format!(
         "{question:?} with {options:?}\n  gave  {answer:?}\n  alone {alone:?}"
     )))
-}
-
-/// Several prompts in one call; all with the options of the first.
-fn batch(
-    model: &dyn TextModel,
-    cases: &[Case],
-    random: &mut Random,
-) -> std::result::Result<(), Fault> {
-    let first = random.pick(cases);
-    let Question::Generate(prompt) = &first.question else {
-        return whole(model, first, random);
-    };
-    let prompts = vec![prompt.as_str(); 1 + random.below(4)];
-    for row in model.batch_generate(&prompts, &options(first, random)) {
-        compare(first, &Answer::of(&row.map_err(|e| fault(&e))?))?;
-    }
-    Ok(())
 }
 
 /// Begins to read, and leaves in one way or another.
@@ -127,7 +105,7 @@ fn left(model: &dyn TextModel, case: &Case, random: &mut Random) -> std::result:
     let stream = match &case.question {
         Question::Generate(prompt) => model.generate(prompt, &options),
         Question::Chat(messages) => model.chat(messages, &options),
-        _ => return cancelled(model, case, random),
+        _ => return timed_out(model, case, random),
     };
     let mut stream = match stream {
         // It was still waiting for a place.
@@ -163,7 +141,7 @@ fn begins(
     read: &[u32],
     reason: Option<FinishReason>,
 ) -> std::result::Result<(), Fault> {
-    let Answer::Text { ids, reason: whole, .. } = &case.alone else { return Ok(()) };
+    let [Answer::Text { ids, reason: whole, .. }] = &case.alone[..] else { return Ok(()) };
     let as_alone = match reason {
         None | Some(FinishReason::Cancelled | FinishReason::TimedOut) => true,
         Some(reason) => reason == *whole && ids.len() == read.len(),
@@ -179,8 +157,9 @@ fn begins(
     )))
 }
 
-/// A classification that is cancelled before or while it runs: each row is right or cancelled.
-fn cancelled(
+/// A classification whose time ends before or while it runs: each row is right or has no more time. What else has rows
+/// stays to the end.
+fn timed_out(
     model: &dyn TextModel,
     case: &Case,
     random: &mut Random,
@@ -191,18 +170,10 @@ fn cancelled(
         .labels(super::cases::LABELS)
         .timeout(Duration::from_micros(1 << random.below(18)))
         .wait(WAIT);
-    let Answer::Numbers(alone) = &case.alone else {
-        return Err(Fault::Wrong(format!("{:?} is no classification", case.alone)));
-    };
-    let labels = super::cases::LABELS.len();
-    for (row, alone) in model.classify(&prompts, &asked).into_iter().zip(alone.chunks(labels)) {
+    for (row, alone) in model.classify(&prompts, &asked).into_iter().zip(&case.alone) {
         match row {
-            Ok(row) => {
-                let found = row.labels.iter().map(|l| l.probability).collect();
-                if !Answer::Numbers(found).is(&Answer::Numbers(alone.to_vec())) {
-                    return Err(Fault::Wrong(format!("{row:?}\n  alone {alone:?}")));
-                }
-            }
+            Ok(row) if Answer::of_labels(&row).is(alone) => {}
+            Ok(row) => return Err(Fault::Wrong(format!("{row:?}\n  alone {alone:?}"))),
             Err(Error::TimedOut { .. }) => {}
             Err(error) => return Err(fault(&error)),
         }

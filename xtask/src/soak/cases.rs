@@ -3,7 +3,8 @@
 use super::caller::Counts;
 use crate::{Result, make_model::hash};
 use inference::{
-    ClassifyOptions, Completion, FinishReason, GenerateOptions, Message, ScoreOptions, TextModel,
+    Classification, ClassifyOptions, Completion, FinishReason, GenerateOptions, Message,
+    ScoreOptions, TextModel,
 };
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -71,11 +72,26 @@ pub(super) const LABELS: [&str; 5] =
 pub(super) enum Question {
     Generate(String),
     Chat(Vec<Message>),
+    Batch(Vec<String>),
     Classify(Vec<String>),
     Score(Vec<(String, String)>),
 }
 
-/// What it gives.
+impl Question {
+    /// A question for each row of the answer.
+    fn rows(&self) -> Vec<Self> {
+        match self {
+            Self::Generate(_) | Self::Chat(_) => vec![self.clone()],
+            Self::Batch(prompts) => prompts.iter().cloned().map(Self::Generate).collect(),
+            Self::Classify(texts) => {
+                texts.iter().map(|t| Self::Classify(vec![t.clone()])).collect()
+            }
+            Self::Score(pairs) => pairs.iter().map(|p| Self::Score(vec![p.clone()])).collect(),
+        }
+    }
+}
+
+/// What a row of it gives.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
     Text {
@@ -87,13 +103,13 @@ pub(super) enum Answer {
     Numbers(Vec<f32>),
 }
 
-/// A call, and what it gives alone.
+/// A call, and what each of its rows gives alone.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
     pub(super) question: Question,
     /// How texts are made; it has a seed.
     pub(super) options: GenerateOptions,
-    pub(super) alone: Answer,
+    pub(super) alone: Vec<Answer>,
 }
 
 impl Answer {
@@ -103,6 +119,10 @@ impl Answer {
             text: completion.text(),
             reason: completion.finish_reason,
         }
+    }
+
+    pub(super) fn of_labels(classification: &Classification) -> Self {
+        Self::Numbers(classification.labels.iter().map(|l| l.probability).collect())
     }
 
     /// Whether it is the same: texts to the last token, numbers within the sums' last bits.
@@ -139,14 +159,15 @@ pub(super) fn all(
     counts: &Counts,
 ) -> Result<Vec<Case>> {
     let case = |_| {
-        let question = match random.below(8) {
+        let question = match random.below(9) {
             0..4 => Question::Generate(text(random, 60)),
             4 => {
                 let question = Message::user(text(random, 12));
                 let system = (random.below(2) == 0).then(|| Message::system("Be brief."));
                 Question::Chat(system.into_iter().chain([question]).collect())
             }
-            5 | 6 => Question::Classify((0..=random.below(6)).map(|_| text(random, 20)).collect()),
+            5 => Question::Batch((0..=random.below(4)).map(|_| text(random, 30)).collect()),
+            6 | 7 => Question::Classify((0..=random.below(6)).map(|_| text(random, 20)).collect()),
             _ => {
                 let pair = |_| (text(random, 20), format!(" {}", random.pick::<&str>(&WORDS[..8])));
                 Question::Score((0..3).map(pair).collect())
@@ -159,39 +180,46 @@ pub(super) fn all(
         if random.below(4) == 0 {
             options = options.stop([".", " the"]).repeat_penalty(1.2).top_k(20);
         }
-        let alone = ask(model, &question, &options)?;
-        counts.others.fetch_add(1, Relaxed);
+        let mut alone = Vec::new();
+        for row in question.rows() {
+            alone.extend(ask(model, &row, &options)?);
+            counts.others.fetch_add(1, Relaxed);
+        }
         Ok(Case { question, options, alone })
     };
     (0..count).map(case).collect::<inference::Result<_>>().map_err(|e| e.to_string())
 }
 
-/// Asks, and waits for the whole answer.
+/// Asks, and waits for the whole answer, row by row.
 pub(super) fn ask(
     model: &dyn TextModel,
     question: &Question,
     options: &GenerateOptions,
-) -> inference::Result<Answer> {
+) -> inference::Result<Vec<Answer>> {
     match question {
-        Question::Generate(prompt) => Ok(Answer::of(&model.generate(prompt, options)?.finish()?)),
-        Question::Chat(messages) => Ok(Answer::of(&model.chat(messages, options)?.finish()?)),
+        Question::Generate(prompt) => {
+            Ok(vec![Answer::of(&model.generate(prompt, options)?.finish()?)])
+        }
+        Question::Chat(messages) => Ok(vec![Answer::of(&model.chat(messages, options)?.finish()?)]),
+        Question::Batch(prompts) => {
+            let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+            let rows = model.batch_generate(&prompts, options).into_iter();
+            rows.map(|row| Ok(Answer::of(&row?))).collect()
+        }
         Question::Classify(prompts) => {
             let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
             let mut asked = ClassifyOptions::default().labels(LABELS).priority(options.priority);
             asked.wait = options.wait;
-            let all = model.classify(&prompts, &asked).into_iter();
-            let all: Vec<_> = all.collect::<inference::Result<_>>()?;
-            let numbers = all.iter().flat_map(|c| c.labels.iter().map(|l| l.probability));
-            Ok(Answer::Numbers(numbers.collect()))
+            let rows = model.classify(&prompts, &asked).into_iter();
+            rows.map(|row| Ok(Answer::of_labels(&row?))).collect()
         }
         Question::Score(pairs) => {
             let pairs: Vec<(&str, &str)> =
                 pairs.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
             let mut asked = ScoreOptions::default().priority(options.priority);
             asked.wait = options.wait;
-            let all = model.batch_score(&pairs, &asked).into_iter();
-            let all: Vec<_> = all.collect::<inference::Result<_>>()?;
-            Ok(Answer::Numbers(all.iter().map(|s| s.logprob()).collect()))
+            let rows = model.batch_score(&pairs, &asked).into_iter();
+            rows.map(|row| Ok(Answer::Numbers(vec![row?.logprob()]))).collect()
         }
     }
 }

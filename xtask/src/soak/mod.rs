@@ -150,7 +150,7 @@ impl Soak<'_> {
             let cases = cases::all(alone, count, &mut random, &self.counts)?;
             self.epoch(&cases, epoch, length.min(left))?;
             fill(self.model, &self.counts).map_err(|e| format!("after epoch {epoch}: {e}"))?;
-            last = resident();
+            last = resident()?;
             first.get_or_insert(last);
             let c = &self.counts;
             eprintln!(
@@ -205,12 +205,17 @@ impl Soak<'_> {
     }
 }
 
-/// Bytes of memory that this process holds; 0 where the system does not tell.
-fn resident() -> u64 {
-    let Ok(mut system) = sysinfo::System::new() else { return 0 };
-    let Ok(pid) = sysinfo::get_current_pid() else { return 0 };
+/// Bytes of memory that this process holds.
+///
+/// # Errors
+/// Where the system does not tell.
+fn resident() -> Result<u64> {
+    let unknown = |error| format!("this process's memory can't be known: {error}");
+    let mut system = sysinfo::System::new().map_err(|e| unknown(e.to_string()))?;
+    let pid = sysinfo::get_current_pid().map_err(|e| unknown(e.to_string()))?;
     let only = sysinfo::ProcessesToUpdate::Some(&[pid]);
     let what = sysinfo::ProcessRefreshKind::nothing().with_memory();
     system.refresh_processes_specifics(only, true, what);
-    system.process(pid).map_or(0, sysinfo::Process::memory)
+    let memory = system.process(pid).map(sysinfo::Process::memory).filter(|bytes| *bytes > 0);
+    memory.ok_or_else(|| unknown("it is not among the processes".to_owned()))
 }
