@@ -182,6 +182,44 @@ fn what_another_run_has_left_is_not_gone_on_with() {
     }
 }
 
+/// The most memory that a process has held, in KiB.
+#[cfg(target_os = "linux")]
+fn most_memory(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// 40 MB through a pipe, in lines that need no model: memory after the first batch is memory at the end.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_does_not_grow_with_the_input() {
+    use std::io::{BufRead, BufReader, Write};
+    let line = [&b"\xff"[..], &[b'x'; 5000], b"\n"].concat();
+    for format in ["text", "csv", "jsonl"] {
+        let args = ["classify", MODEL, "-", "--labels", LABELS, "--format", format];
+        let args = [&args[..], &["--column", "1", "--no-header"]].concat();
+        let mut child =
+            command(&args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let mut results = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut pass = |batches: usize| {
+            thread::scope(|scope| {
+                let (stdin, line) = (&mut stdin, &line);
+                scope.spawn(move || stdin.write_all(&line.repeat(64 * batches)).unwrap());
+                for result in results.by_ref().take(64 * batches) {
+                    assert!(result.unwrap().contains("error"));
+                }
+            });
+            most_memory(child.id())
+        };
+        let (first, last) = (pass(4), pass(125));
+        assert!(last - first < 8 << 10, "{format}: from {first} to {last} KiB");
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_whole_lines_that_can_be_gone_on_with() {

@@ -23,8 +23,9 @@ Without, it stands for itself: {text}
 In a template \\n is a line break, {labels} is the labels with commas between, {text} is the text.
 What stands before {text} is the same for all lines and computed once.
 
-The input is read as it is needed, so it may be of any length (a record of CSV is held whole). Ctrl-C leaves an output of whole lines, which --resume
-goes on with: it reads what is there, and compares it with the input.
+The input is read as it is needed, so it may be of any length; a line, or a record of CSV, has at most 8 MiB.
+Ctrl-C leaves an output of whole lines, which --resume goes on with: it reads what is there, and compares it with the
+input. Lines with an error count as done, also those whose time was over (--timeout): --resume does not try them again.
 
 Examples:
   inference classify MODEL --labels positive,negative reviews.txt | jq -r .label

@@ -16,7 +16,7 @@ use std::{
 /// Bytes of input that are held: what is at hand decides how many lines make a batch.
 const BUFFER: usize = 1 << 20;
 
-/// Bytes of the longest line that is read, which no context holds.
+/// Bytes of the longest line or record of CSV that is read, which no context holds.
 const LONGEST: usize = 8 << 20;
 
 type Source = BufReader<Box<dyn Read>>;
@@ -66,7 +66,7 @@ enum Kind {
         field: Option<String>,
     },
     Csv {
-        source: csv::Reader<Box<dyn Read>>,
+        source: csv::Reader<Bounded>,
         /// From 0.
         column: usize,
     },
@@ -104,12 +104,15 @@ impl Input {
                     .flexible(true)
                     .delimiter(args.delimiter())
                     .buffer_capacity(BUFFER)
-                    .from_reader(source);
+                    .from_reader(Bounded { source, read: 0, most: LONGEST as u64 });
                 let header = match args.no_header {
                     true => None,
-                    false => Some(source.byte_headers().map_err(|e| of_csv(&path, e))?),
+                    false => {
+                        let read = source.byte_headers().cloned();
+                        Some(read.map_err(|e| of_csv(&path, &source, 1, e))?)
+                    }
                 };
-                let column = column(&args.column, header)
+                let column = column(&args.column, header.as_ref())
                     .map_err(|e| Failure::Input(format!("{}: {e}", path.display())))?;
                 Kind::Csv { source, column }
             }
@@ -151,8 +154,10 @@ impl Input {
                 }))
             }
             Kind::Csv { source, column } => {
-                let mut record = ByteRecord::new();
-                if !source.read_byte_record(&mut record).map_err(|e| of_csv(&self.path, e))? {
+                let (mut record, line) = (ByteRecord::new(), source.position().line());
+                source.get_mut().most = source.position().byte() + LONGEST as u64;
+                let read = source.read_byte_record(&mut record);
+                if !read.map_err(|e| of_csv(&self.path, source, line, e))? {
                     return Ok(None);
                 }
                 Ok(Some(record.get(*column).map_or_else(
@@ -185,6 +190,31 @@ impl Input {
             Kind::Lines { source, .. } => self.len.is_some() || source.buffer().contains(&b'\n'),
             Kind::Csv { .. } => true,
         }
+    }
+}
+
+/// Bytes that end with an error where a record of CSV is too long: what an open quote would take in has no end.
+struct Bounded {
+    source: Box<dyn Read>,
+    read: u64,
+    /// Bytes after which no more are read: the record that is being read is too long already.
+    most: u64,
+}
+
+impl Bounded {
+    fn is_exceeded(&self) -> bool {
+        self.read > self.most
+    }
+}
+
+impl Read for Bounded {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        if self.is_exceeded() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let read = self.source.read(bytes)?;
+        self.read += read as u64;
+        Ok(read)
     }
 }
 
@@ -244,9 +274,15 @@ fn column(name: &str, header: Option<&ByteRecord>) -> std::result::Result<usize,
     })
 }
 
-fn of_csv(path: &Path, error: csv::Error) -> Failure {
+/// What is wrong with the record that begins in `line`.
+fn of_csv(path: &Path, source: &csv::Reader<Bounded>, line: u64, error: csv::Error) -> Failure {
     let text = error.to_string();
     match error.into_kind() {
+        csv::ErrorKind::Io(_) if source.get_ref().is_exceeded() => Failure::Input(format!(
+            "{}, line {line}: the record has more than {} MiB; a quote in it may have no end",
+            path.display(),
+            LONGEST >> 20
+        )),
         csv::ErrorKind::Io(error) => Error::io(path, error).into(),
         _ => Failure::Input(format!("{}: {text}", path.display())),
     }
@@ -322,6 +358,24 @@ mod tests {
         }
         let error = input(&["a.csv", "--no-header"], bytes).err().unwrap();
         assert!(error.line().unwrap().contains("numbers"), "{error:?}");
+    }
+
+    #[test]
+    fn a_record_whose_quote_has_no_end_is_an_error_that_names_its_line() {
+        let lines = "1,fine\n".repeat(3);
+        let open = format!("id,text\n{lines}2,\"open\n{}", lines.repeat(LONGEST / 10));
+        let mut texts = input(&["a.csv"], open.into_bytes().leak()).unwrap();
+        assert_eq!(texts.batch(3).unwrap().len(), 3);
+        let reason = texts.next().err().unwrap().line().unwrap();
+        assert!(reason.contains("a.csv, line 5: the record has more than 8 MiB"), "{reason}");
+        let Kind::Csv { source, .. } = &texts.kind else { panic!("it is CSV") };
+        assert!(source.get_ref().read < (LONGEST + 2 * BUFFER) as u64, "more was read");
+        // So is a header; a long record that has an end is none.
+        let header: &'static [u8] = [&b"\"id,text\n"[..], &[b'x'; 2 * LONGEST]].concat().leak();
+        let reason = input(&["a.csv"], header).err().unwrap().line().unwrap();
+        assert!(reason.contains("line 1:"), "{reason}");
+        let long = format!("text\n\"{}\"\nshort\n", "x".repeat(LONGEST - 3));
+        assert_eq!(all(&["a.csv"], long.into_bytes().leak()).len(), 2);
     }
 
     #[test]
