@@ -103,6 +103,26 @@ fn a_shared_prefix_is_copied_and_not_computed_again() {
     assert_eq!(again.metrics.cached_tokens + 1, again.metrics.prompt_tokens);
 }
 
+/// Each goes on where it was: there are places enough for both.
+#[test]
+fn conversations_in_turns_do_not_forget_each_other() {
+    let model = load("storyteller").expect("converts");
+    let mut texts =
+        ["Once upon a time, there was a brave dog named Rosa.", "The moon sang to a fox."]
+            .map(str::to_owned);
+    let mut held = [0; 2];
+    for turn in 0..3 {
+        for (text, held) in texts.iter_mut().zip(&mut held) {
+            let options = GenerateOptions::default().max_tokens(4);
+            let done = model.generate(text, &options).expect("starts").finish().expect("ends well");
+            let metrics = done.metrics;
+            assert!(metrics.cached_tokens >= *held, "turn {turn}: {metrics:?}, not {held}");
+            *held = metrics.prompt_tokens - 1;
+            *text += " And then they all went home to the garden.";
+        }
+    }
+}
+
 #[test]
 fn a_file_that_llama_cpp_would_die_of_is_refused_before_it_sees_it() {
     let path = fixtures::model("storyteller", Format::Gguf).expect("converts");
