@@ -163,7 +163,8 @@ struct Wish {
     /// Which beginning its prompt has, and how much of it; then tokens of its own.
     shared: (usize, usize),
     own: Vec<u32>,
-    generate: usize,
+    /// Tokens to generate; or it is scored, from this token of its own on.
+    generate: Result<usize, usize>,
     /// The step after which it comes.
     comes: usize,
     /// The step after which it is cancelled, if it lives so long.
@@ -174,14 +175,15 @@ fn wish() -> impl Strategy<Value = Wish> {
     let own = proptest::collection::vec(0u32..3, 1..12);
     let shared = (0usize..2, prop_oneof![Just(40usize), 0usize..40]);
     let leaves = proptest::option::weighted(0.2, 0usize..40);
-    (shared, own, 1usize..10, 0usize..30, leaves).prop_map(
+    let generate = prop_oneof![(1usize..10).prop_map(Ok), (0usize..12).prop_map(Err)];
+    (shared, own, generate, 0usize..30, leaves).prop_map(
         |(shared, own, generate, comes, leaves)| Wish { shared, own, generate, comes, leaves },
     )
 }
 
 proptest! {
     /// Sequences come, wait, share, are preempted, cancelled and fail, in a cache that is too small: each finds in its
-    /// blocks what its own tokens gave, and at the end no block is lost.
+    /// blocks what its own tokens gave, and gets all rows that it wants in order; at the end no block is lost.
     #[test]
     fn whatever_is_shared_each_finds_its_own_tokens(
         wishes in proptest::collection::vec(wish(), 1..12),
@@ -196,15 +198,20 @@ proptest! {
             let beginning = (0..w.shared.1).map(|i| (i * (w.shared.0 + 1)) as u32 % 5);
             beginning.chain(w.own.iter().copied()).collect::<Vec<_>>()
         };
-        let longest = wishes.iter().map(|w| w.shared.1 + w.own.len() + w.generate).max();
+        let wanted = |w: &Wish| match w.generate {
+            Ok(_) => Wanted::Last,
+            Err(from) => Wanted::From(w.shared.1 + from.min(w.own.len() - 1)),
+        };
+        let longest = wishes.iter().map(|w| prompt(w).len() + w.generate.unwrap_or(0)).max();
         let blocks = longest.unwrap_or(1).div_ceil(block_len) + spare;
         let pool = BlockPool::new(blocks, block_len).sharing(kept);
         let mut cells = Cells { blocks: vec![vec![0; block_len]; blocks], lengths };
         let mut scheduler = Scheduler::new(pool, slots).lengths(lengths);
         let mut done = vec![false; wishes.len()];
+        let mut rows = vec![0; wishes.len()];
         for now in 0..10_000 {
             for (id, wish) in wishes.iter().enumerate().filter(|(_, w)| w.comes == now) {
-                let sequence = Sequence::new(prompt(wish), Wanted::Last, id);
+                let sequence = Sequence::new(prompt(wish), wanted(wish), id);
                 scheduler.add([sequence.priority(PRIORITIES[id % 3])]);
             }
             scheduler.sweep(|id| match wishes[*id].leaves {
@@ -230,12 +237,26 @@ proptest! {
             let mut last = last.into_iter();
             scheduler.finish_step(&step, |seq, advance| {
                 let number = last.next().expect("one for each span");
+                let wish = &wishes[seq.task];
+                let rows = &mut rows[seq.task];
+                // Those that had to start over have their first rows again.
+                assert!(advance.wanted_before <= *rows);
+                if !advance.rows.is_empty() {
+                    *rows = advance.wanted_before + advance.rows.len();
+                }
                 if !advance.complete {
                     return Flow::Continue;
                 }
-                seq.tokens.push((number % 5) as u32);
-                let wish = &wishes[seq.task];
-                let ended = seq.tokens.len() - prompt(wish).len() == wish.generate;
+                let ended = match seq.wanted {
+                    Wanted::Last => {
+                        seq.tokens.push((number % 5) as u32);
+                        Ok(seq.tokens.len() - prompt(wish).len()) == wish.generate
+                    }
+                    Wanted::From(from) => {
+                        assert_eq!(*rows, seq.tokens.len() - from);
+                        true
+                    }
+                };
                 done[seq.task] |= ended;
                 if ended { Flow::Done } else { Flow::Continue }
             });
