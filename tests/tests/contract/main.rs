@@ -1,10 +1,12 @@
 //! The contract, on every backend of the registry that runs here.
 
 mod awaited;
+mod scores;
 
 use inference::{
-    Backend, Classification, ClassifyOptions, DeviceChoice, Error, FinishReason, Format,
-    GenerateOptions, GpuLayers, LoadOptions, Message, Progress, RenderOptions, TextModel, registry,
+    Backend, CancelToken, Classification, ClassifyOptions, DeviceChoice, Error, FinishReason,
+    Format, GenerateOptions, GpuLayers, LoadOptions, Message, Progress, RenderOptions,
+    ScoreOptions, TextModel, registry,
 };
 use inference_tests::fixtures::{self, LABELS, held_out, instruction};
 use std::{
@@ -295,6 +297,22 @@ fn a_time_limit_ends_with_what_there_is() {
         assert_eq!(done.finish_reason, FinishReason::TimedOut);
         let options = ClassifyOptions::default().timeout(Duration::from_nanos(1));
         assert!(matches!(model.classify(&[STORY], &options)[0], Err(Error::TimedOut { .. })));
+        let options = ScoreOptions::default().timeout(Duration::from_nanos(1));
+        let score = model.score(STORY, " there", &options);
+        assert!(matches!(score, Err(Error::TimedOut { .. })));
+    });
+}
+
+#[test]
+fn what_is_cancelled_before_it_begins_gives_nothing() {
+    everywhere(|model| {
+        let cancel = CancelToken::new();
+        cancel.cancel();
+        let options = ClassifyOptions::default().labels(LABELS).cancel(cancel.clone());
+        let rows = model.classify(&[STORY, STORY], &options);
+        assert!(rows.iter().all(|row| matches!(row, Err(Error::Cancelled))), "{rows:?}");
+        let score = model.score(STORY, " there", &ScoreOptions::default().cancel(cancel));
+        assert!(matches!(score, Err(Error::Cancelled)), "{score:?}");
     });
 }
 
@@ -320,6 +338,8 @@ fn closing_ends_everything_and_is_soon_done() {
             Err(Error::Closed)
         ));
         assert!(matches!(model.batch_generate(&[STORY], &short())[0], Err(Error::Closed)));
+        let score = model.score(STORY, " there", &ScoreOptions::default());
+        assert!(matches!(score, Err(Error::Closed)));
         assert!(matches!(model.tokenise(STORY), Err(Error::Closed)));
         assert!(matches!(model.detokenise(&[1]), Err(Error::Closed)));
         assert!(matches!(model.render(&[], &RenderOptions::default()), Err(Error::Closed)));
