@@ -1,8 +1,8 @@
 //! Many callers of one model: who goes first, who waits, who is refused. The device is a spy that takes its time.
 
 use inference_core::{
-    CancelToken, ClassifyOptions, Error, FinishReason, GenerateOptions, Priority, Result,
-    TextModel, TokenStream,
+    CancelToken, Classification, ClassifyOptions, Error, FinishReason, GenerateOptions, Priority,
+    Result, ScoreOptions, TextModel, TokenStream,
 };
 use inference_cpu::Cpu;
 use inference_tests::{engines::Plan, spy::Seen};
@@ -40,15 +40,15 @@ fn is_busy<T>(result: &Result<T>) -> bool {
     matches!(result, Err(Error::Busy { .. }))
 }
 
-/// As item 5 of classification's issue asks: 8 streams decode, a prompt of 2,000 tokens comes.
+/// 8 streams decode, a prompt of 8,000 tokens comes.
 #[test]
 fn a_long_prompt_goes_beside_streams_in_small_steps() {
-    let (model, seen) = model(16, 64, 5);
-    seen.delay_of_token.store(400, SeqCst);
-    let text = "a ".repeat(1000);
+    let (model, seen) = model(16, 64, 2);
+    seen.delay_of_token.store(160, SeqCst);
+    let text = prompt(8000);
     let long = model.tokenise(&text).expect("encodes").len();
-    assert!((900..2500).contains(&long), "{long}");
-    let one = options(&model, 1000);
+    assert!((7500..8192).contains(&long), "{long}");
+    let one = options(&model, 4000);
     let mut streams: Vec<_> =
         (0..8).map(|i| model.generate(&format!("stream {i}"), &one).expect("starts")).collect();
     for stream in &mut streams {
@@ -60,7 +60,7 @@ fn a_long_prompt_goes_beside_streams_in_small_steps() {
     let spans = seen.spans.lock().expect("is whole").take().expect("was asked for");
     assert!(spans.iter().all(|s| s.len() >= 8), "a stream was left out: {spans:?}");
     // What a step takes, in microseconds, by what the spy was told: the test measures no time.
-    let takes = |tokens: usize| 5000 + 400 * tokens;
+    let takes = |tokens: usize| 2000 + 160 * tokens;
     let usual = takes(8);
     let most = spans.iter().map(|s| takes(s.iter().sum())).max().expect("there are steps");
     assert!(most <= 3 * usual, "{most} of {usual}: {spans:?}");
@@ -219,6 +219,51 @@ fn a_higher_priority_starts_before_those_that_came_first() {
     });
     let order: Vec<_> = ends.try_iter().collect();
     assert_eq!(order, [Priority::High, Priority::Normal, Priority::Low]);
+}
+
+/// Who cancels a classification in the middle gets the rows that are done, in their places, and soon.
+#[test]
+fn a_cancelled_classification_keeps_the_rows_that_are_done() {
+    let (model, seen) = model(2, 4, 2);
+    let texts: Vec<_> = (0..400).map(|i| format!("text {i}")).collect();
+    let texts: Vec<_> = texts.iter().map(String::as_str).collect();
+    let alone = model.classify(&texts[..8], &ClassifyOptions::default());
+    let (cancel, before) = (CancelToken::new(), seen.head_rows.load(SeqCst));
+    let options = ClassifyOptions::default().cancel(cancel.clone());
+    let rows = thread::scope(|scope| {
+        let rows = scope.spawn(|| model.classify(&texts, &options));
+        while seen.head_rows.load(SeqCst) < before + 10 {
+            thread::yield_now();
+        }
+        cancel.cancel();
+        rows.join().expect("ends")
+    });
+    let done = rows.iter().take_while(|row| row.is_ok()).count();
+    assert!((8..200).contains(&done), "{done}");
+    assert!(rows[done..].iter().all(|row| matches!(row, Err(Error::Cancelled))));
+    for (row, alone) in rows.iter().zip(&alone) {
+        let token = |row: &Result<Classification>| row.as_ref().expect("ends well").token.clone();
+        assert_eq!(token(row), token(alone));
+    }
+    // Nothing of it is left: the next call has the model to itself.
+    let computed = seen.head_rows.load(SeqCst);
+    assert!(model.classify(&["one"], &ClassifyOptions::default())[0].is_ok());
+    assert_eq!(seen.head_rows.load(SeqCst), computed + 1);
+    assert!(computed - before <= done + 4, "{computed} rows, {done} of use");
+}
+
+/// A time limit ends scores in the middle as well.
+#[test]
+fn scores_end_with_their_time() {
+    let (model, _) = model(2, 4, 2);
+    let pairs = [("a prompt", " and a continuation"); 400];
+    let started = Instant::now();
+    let options = ScoreOptions::default().timeout(Duration::from_millis(100));
+    let rows = model.batch_score(&pairs, &options);
+    assert!(started.elapsed() < Duration::from_secs(20));
+    let (done, late): (Vec<_>, Vec<_>) = rows.into_iter().partition(Result::is_ok);
+    assert!(!done.is_empty() && !late.is_empty());
+    assert!(late.iter().all(|row| matches!(row, Err(Error::TimedOut { .. }))));
 }
 
 /// A time limit counts from the call on, so it ends a call that never got its turn.
