@@ -98,6 +98,8 @@ pub struct Golden {
     pub prompts: Vec<Prompt>,
     /// Chats and how they are rendered.
     pub chats: Vec<Chat>,
+    /// The share of held-out sentences that the reference classifies right, of a fixture that can.
+    pub classify_accuracy: Option<f64>,
 }
 
 /// A prompt and what it gives.

@@ -250,7 +250,8 @@ pub struct LoadOptions {
     /// that were not used for the longest time leave first, and all leave where a running sequence needs the room.
     /// `None`: as much as the cache holds, and of what the device has free, without a `memory_limit`, at most a quarter.
     ///
-    /// 0 shares nothing: each sequence computes all of its tokens, even where another with the same beginning runs.
+    /// 0, or less than one block of the cache takes (32 tokens, on most devices), shares nothing: each sequence computes
+    /// all of its tokens, even where another with the same beginning runs.
     pub prefix_cache: Option<u64>,
     /// Threads of a CPU backend. `None`: one per physical core.
     pub threads: Option<usize>,

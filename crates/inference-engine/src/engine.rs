@@ -224,9 +224,10 @@ impl Plan {
         // A limit was meant for all; without one, what is idle is not to fill the machine.
         let idle = if options.memory_limit.is_some() { limit } else { limit / IDLE_SHARE };
         let kept = match options.prefix_cache {
-            Some(0) => 0,
-            bytes => (bytes.unwrap_or(idle) / block_bytes.max(1)).clamp(1, blocks as u64) as usize,
+            Some(bytes) => bytes / block_bytes.max(1),
+            None => (idle / block_bytes.max(1)).max(1),
         };
+        let kept = kept.min(blocks as u64) as usize;
         let bytes_per_token = block_bytes / block_len as u64;
         Ok(Self { context_len, blocks, kept, bytes_per_token })
     }
