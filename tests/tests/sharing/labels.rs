@@ -145,9 +145,8 @@ fn a_label_that_changes_how_the_prompts_end_is_encoded_is_scored_from_where_it_d
     assert!(!whole.starts_with(&spaced_tokens) && whole.starts_with(&tokens), "{whole:?}");
     let options = ClassifyOptions::default().labels(LABELS.into_iter().chain(["very good"]));
     let rows = model.classify(&[&prompt, &spaced], &options).into_iter();
-    let [plain, after_space] = &rows.map(|r| r.expect("ends well")).collect::<Vec<_>>()[..] else {
-        panic!("not two rows")
-    };
+    let rows: Vec<_> = rows.map(|row| row.expect("ends well")).collect();
+    let (plain, after_space) = (&rows[0], &rows[1]);
     assert_eq!(plain.labels, after_space.labels);
     assert_eq!(after_space.prompt_tokens, spaced_tokens.len());
     for (prompt, found) in [(&prompt, plain), (&spaced, after_space)] {

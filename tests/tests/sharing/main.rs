@@ -110,7 +110,7 @@ fn two_callers_at_once_compute_their_common_beginning_once() {
         let shared = same(&tokens[0], &tokens[1]);
         assert!(shared > 32, "{shared}");
         let done = thread::scope(|scope| {
-            let call = |prompt| {
+            let call = |prompt: &str| {
                 let options = GenerateOptions::default().max_tokens(4);
                 model.generate(prompt, &options).expect("starts").finish().expect("ends well")
             };
