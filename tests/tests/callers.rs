@@ -33,7 +33,7 @@ fn options(model: &Served, tokens: usize) -> GenerateOptions {
 
 /// A prompt of about so many tokens.
 fn prompt(tokens: usize) -> String {
-    "a ".repeat(tokens / 2)
+    "a ".repeat(tokens)
 }
 
 fn is_busy<T>(result: &Result<T>) -> bool {
@@ -283,7 +283,7 @@ fn a_deadline_passes_while_a_call_waits_for_its_turn() {
 fn the_metrics_of_a_call_that_scores_tell_of_memory_and_of_starting_over() {
     let plan = Plan { blocks: Some(4), context: Some(120), step_tokens: 8, ..Plan::new("llama") };
     let (model, _) = Plan { prefix_cache: Some(0), ..plan }.start(|| Cpu::new(1)).expect("loads");
-    let prompt = prompt(80);
+    let prompt = prompt(40);
     let tokens = model.tokenise(&prompt).expect("encodes").len();
     assert!((33..60).contains(&tokens), "{tokens}");
     let rows = vec![(prompt.as_str(), " and more"); 40];
