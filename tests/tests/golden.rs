@@ -74,6 +74,16 @@ fn long_prompts_meet_the_golden_values() {
     }
 }
 
+#[test]
+#[ignore = "takes two minutes"]
+fn the_gpu_meets_the_golden_values_of_the_other_long_prompts() {
+    for name in ["llama", "llama-linear", "qwen3-yarn"] {
+        let (arch, order) = gpu::kind_for(name);
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check(&gpu, arch, name, DType::Bf16, 256, LONG);
+    }
+}
+
 /// The one model that was trained: its logits are not those of random weights.
 #[test]
 fn the_storyteller_meets_its_golden_values() {
