@@ -5,20 +5,26 @@ use inference_gpu::{
     cpu::{CpuDriver, Order},
 };
 
-/// An architecture of each kind of waves and matrix instructions, and an order of its lanes.
-pub const KINDS: [(&str, Order); 6] = [
-    ("gfx1030", Order::Random),
-    ("gfx906", Order::Random),
-    ("gfx1100", Order::Forward),
-    ("gfx1201", Order::Reverse),
-    ("gfx90a", Order::Random),
-    ("sm_80", Order::Random),
-];
+/// An architecture of each kind of waves and matrix instructions.
+const ARCHS: [&str; 6] = ["gfx1030", "gfx906", "gfx1100", "gfx1201", "gfx90a", "sm_80"];
 
-/// One of [`KINDS`], another for each `what`: so that many cases meet all of them, each case one.
+const ORDERS: [Order; 3] = [Order::Forward, Order::Reverse, Order::Random];
+
+/// An architecture and an order of its lanes, another for each `case`: eighteen that follow each other are all pairs, six
+/// are all architectures, in all orders.
+pub fn kind(case: usize) -> (&'static str, Order) {
+    let round = case / ARCHS.len();
+    (ARCHS[case % ARCHS.len()], ORDERS[(case + round) % ORDERS.len()])
+}
+
+/// Every architecture; in three `rounds` that follow each other each one in every order.
+pub fn kinds(round: usize) -> impl Iterator<Item = (&'static str, Order)> {
+    (round * ARCHS.len()..(round + 1) * ARCHS.len()).map(kind)
+}
+
+/// The [`kind`] of a case that has a name.
 pub fn kind_for(what: &str) -> (&'static str, Order) {
-    let sum: usize = what.bytes().map(usize::from).sum();
-    KINDS[sum % KINDS.len()]
+    kind(what.bytes().map(usize::from).sum())
 }
 
 /// Most tokens of a step of the tests.
@@ -34,4 +40,24 @@ pub fn playing(arch: &str, order: Order) -> Option<Gpu<CpuDriver>> {
         println!("skipped: no C++ compiler ($CXX, c++) to compile the GPU kernels with");
     }
     driver.map(|driver| Gpu::new(driver, STEP_TOKENS).expect("compiles"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_architecture_meets_every_order() {
+        let all: Vec<_> = (0..3).flat_map(kinds).collect();
+        for arch in ARCHS {
+            for order in ORDERS {
+                assert!(all.contains(&(arch, order)), "{arch} {order:?}");
+            }
+        }
+        for round in 0..3 {
+            for order in ORDERS {
+                assert_eq!(kinds(round).filter(|kind| kind.1 == order).count(), 2, "{round}");
+            }
+        }
+    }
 }

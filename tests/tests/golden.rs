@@ -36,12 +36,12 @@ fn the_cpu_meets_the_golden_values_at_every_level() {
 
 #[test]
 fn the_gpu_meets_the_golden_values() {
-    for name in fixtures::families() {
-        for dtype in DTYPES {
-            let (arch, order) = gpu::kind_for(&format!("{name} {dtype:?}"));
-            let Some(gpu) = gpu::playing(arch, order) else { return };
-            check(&gpu, arch, &name, dtype, 29, SHORT);
-        }
+    let families = fixtures::families();
+    let cases = families.iter().flat_map(|name| DTYPES.map(|dtype| (name, dtype)));
+    for (case, (name, dtype)) in cases.enumerate() {
+        let (arch, order) = gpu::kind(case);
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check(&gpu, arch, name, dtype, 29, SHORT);
     }
 }
 
@@ -74,6 +74,31 @@ fn long_prompts_meet_the_golden_values() {
     }
 }
 
+#[test]
+#[ignore = "takes two minutes"]
+fn the_gpu_meets_the_golden_values_of_the_other_long_prompts() {
+    for name in ["llama", "llama-linear", "qwen3-yarn"] {
+        let (arch, order) = gpu::kind_for(name);
+        let Some(gpu) = gpu::playing(arch, order) else { return };
+        check(&gpu, arch, name, DType::Bf16, 256, LONG);
+    }
+}
+
+/// The one model that was trained: its logits are not those of random weights.
+#[test]
+fn the_storyteller_meets_its_golden_values() {
+    let name = "storyteller";
+    for (case, dtype) in DTYPES.into_iter().enumerate() {
+        check(&Naive::default(), "naive", name, dtype, 16, SHORT);
+        check(&Cpu::new(2).expect("starts"), "cpu", name, dtype, 13, SHORT);
+        check(&Candle::new(OnCpu::default()), "candle", name, dtype, 29, SHORT);
+        let (arch, order) = gpu::kind(case + 2);
+        if let Some(gpu) = gpu::playing(arch, order) {
+            check(&gpu, arch, name, dtype, 29, SHORT);
+        }
+    }
+}
+
 /// Its numbers are those of the folder, so its golden values are.
 #[test]
 fn gguf_files_meet_the_golden_values() {
@@ -86,6 +111,11 @@ fn gguf_files_meet_the_golden_values() {
         }
         let naive = Naive { block_len: 7 };
         check_model(&naive, "naive, GGUF", &name, &path, DType::Bf16, 16, SHORT);
+        let (arch, order) = gpu::kind(met);
+        if let Some(gpu) = gpu::playing(arch, order) {
+            let what = format!("{arch}, GGUF");
+            check_model(&gpu, &what, &name, &path, DType::Bf16, 29, SHORT);
+        }
         met += 1;
     }
     assert_eq!(met, fixtures::families().len() - 1, "all but llama-dynamic");

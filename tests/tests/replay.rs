@@ -48,6 +48,23 @@ fn a_replay_gives_the_bits_of_launches_one_by_one() {
     }
 }
 
+/// More rows are multiplied by other kernels.
+#[test]
+fn steps_of_as_many_sequences_as_are_served_are_replayed_and_no_more() {
+    for (rows, replays) in [(9, 3), (32, 3), (33, 0)] {
+        let lengths = vec![2; rows];
+        let Some(device) = device(None) else { return };
+        let mut recorded = Run::new(device, "llama", &lengths);
+        let plain = self::device(Some(Fault::CantRecord)).expect("it was there");
+        let mut plain = Run::new(plain, "llama", &lengths);
+        let step: Vec<_> = (0..rows).map(|i| (i, 1)).collect();
+        for _ in 0..4 {
+            assert!(recorded.step(&step) == plain.step(&step), "{rows} rows");
+        }
+        assert_eq!(recorded.device.replays(), replays, "{rows} rows");
+    }
+}
+
 #[test]
 fn what_goes_wrong_in_recording_and_replaying_changes_no_number_and_ends_it() {
     let Some(device) = device(Some(Fault::CantRecord)) else { return };

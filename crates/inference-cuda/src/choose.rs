@@ -104,14 +104,14 @@ mod tests {
     #[test]
     fn the_largest_card_is_chosen_and_never_one_that_is_too_old() {
         let (small, large) = (device(0, (8, 9), 24, 8), device(1, (9, 0), 132, 80));
-        let (more, old) = (device(2, (9, 0), 132, 141), device(3, (5, 2), 200, 12));
+        let (more, old) = (device(2, (9, 0), 132, 141), device(3, (3, 7), 200, 12));
         let all = [small.clone(), large.clone(), more, old.clone()];
         assert_eq!(chosen(&all, None).ok(), Some(2));
         assert_eq!(chosen(&[small.clone(), large], None).ok(), Some(1));
         assert_eq!(chosen(&[old.clone(), small], None).ok(), Some(0));
         let error = chosen(&[old], None).expect_err("it is too old").to_string();
         assert!(
-            error.contains("card 3") && error.contains("5.2") && error.contains("6.1"),
+            error.contains("card 3") && error.contains("3.7") && error.contains("5.0"),
             "{error}"
         );
         assert!(chosen(&all, Some(DeviceChoice::Index(3))).is_err(), "even if named");

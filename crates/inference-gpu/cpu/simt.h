@@ -1,7 +1,8 @@
 // Runs kernels on the CPU, lane by lane: a fiber for each thread of a block, blocks one after the other.
 // Fibers run until they meet a barrier or an exchange of their wave; between those their order is chosen (forward, backward,
-// random), so that a missing barrier shows. Shared memory is filled with NaN before each block, and so is what lanes that have
-// ended contribute to an exchange. A barrier that not all lanes reach, or that they reach in different places, is an error.
+// shuffled anew each time), so that a missing barrier shows. Shared memory is filled with NaN before each block, and so is what
+// lanes that have ended contribute to an exchange. A barrier that not all lanes reach, or that they reach in different places, is
+// an error.
 // Matrix instructions take their operands from the lanes where the documents say they are.
 #pragma once
 #define SIMT_CPU 1
@@ -104,11 +105,15 @@ static void prepare(Fiber &fiber, unsigned thread) {
   makecontext(&fiber.context, entry, 0);
 #endif
 }
-static inline unsigned random_below(unsigned n) {
-  S.random ^= S.random << 13;
-  S.random ^= S.random >> 7;
-  S.random ^= S.random << 17;
-  return (unsigned)(S.random >> 20) % n;
+// In which order n lanes or waves run now (Fisher and Yates).
+static inline void turns(uint16_t *order, unsigned n) {
+  for (unsigned i = 0; i < n; i++) order[i] = (uint16_t)(S.order == 1 ? n - 1 - i : i);
+  for (unsigned i = S.order == 2 ? n : 0; i > 1; i--) {
+    S.random ^= S.random << 13;
+    S.random ^= S.random >> 7;
+    S.random ^= S.random << 17;
+    std::swap(order[i - 1], order[(S.random >> 32) * i >> 32]);
+  }
 }
 extern "C" char __start_simt_shared[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_simt_shared[] __attribute__((weak, visibility("hidden")));
@@ -124,10 +129,10 @@ static void spoil_shared() { memset(__start_simt_shared, 0xff, (size_t)(__stop_s
 // Runs the lanes of a wave until all wait for the block or have ended.
 static void run_wave(unsigned first, unsigned lanes) {
   for (;;) {
-    unsigned turn = S.order == 2 ? random_below(lanes) : 0;
+    uint16_t order[WAVE];
+    turns(order, lanes);
     for (unsigned k = 0; k < lanes; k++) {
-      unsigned lane = S.order == 1 ? lanes - 1 - k : (k + turn) % lanes;
-      Fiber &fiber = S.fibers[first + lane];
+      Fiber &fiber = S.fibers[first + order[k]];
       if (fiber.status == READY) {
         S.current = &fiber;
         swap(S.main, fiber);
@@ -159,9 +164,10 @@ static void run_block() {
   const unsigned n = S.threads, waves = (n + WAVE - 1) / WAVE;
   for (unsigned i = 0; i < n; i++) prepare(S.fibers[i], i);
   while (!S.error[0]) {
-    unsigned turn = S.order == 2 ? random_below(waves) : 0;
+    uint16_t order[THREADS / WAVE];
+    turns(order, waves);
     for (unsigned k = 0; k < waves && !S.error[0]; k++) {
-      unsigned wave = S.order == 1 ? waves - 1 - k : (k + turn) % waves, first = wave * WAVE;
+      unsigned first = order[k] * WAVE;
       run_wave(first, n - first < WAVE ? n - first : WAVE);
     }
     if (S.error[0]) return;
@@ -282,10 +288,6 @@ static inline float exp2_f(float x) { return exp2f(x); }
 static inline float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 static inline float rsqrt_f(float x) { return 1.0f / sqrtf(x); }
 static inline float sqrt_f(float x) { return sqrtf(x); }
-static inline int dot4(int a, int b, int c) {
-  for (int i = 0; i < 32; i += 8) c += (int)(int8_t)(a >> i) * (int)(int8_t)(b >> i);
-  return c;
-}
 static inline void fence_device() {}
 static inline uint32_t atomic_inc(uint32_t *p) { return (*p)++; }
 

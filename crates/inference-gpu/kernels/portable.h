@@ -6,7 +6,6 @@ typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
-typedef signed char i8;
 #if defined(SIMT_CPU) || defined(__CUDACC_RTC__)
 struct alignas(16) u32x4 { u32 x, y, z, w; };
 struct alignas(8) u32x2 { u32 x, y; };
@@ -39,7 +38,6 @@ DEV float exp2_f(float x) { return exp2f(x); }
 DEV float fma_f(float a, float b, float c) { return fmaf(a, b, c); }
 DEV float rsqrt_f(float x) { return rsqrtf(x); }
 DEV float sqrt_f(float x) { return sqrtf(x); }
-DEV int dot4(int a, int b, int c) { return __dp4a(a, b, c); }
 DEV void fence_device() { __threadfence(); }
 DEV u32 atomic_inc(u32 *p) { return atomicAdd(p, 1u); }
 #else  // clang for AMD, and hiprtc, which knows some of these words already
@@ -83,17 +81,6 @@ DEV float exp2_f(float x) { return __builtin_exp2f(x); }
 DEV float rsqrt_f(float x) { return __builtin_amdgcn_rsqf(x); }
 DEV float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DEV float sqrt_f(float x) { return __builtin_sqrtf(x); }
-DEV int dot4(int a, int b, int c) {
-#if defined(__gfx906__) || defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || \
-    defined(__gfx1030__) || defined(__gfx1031__) || defined(__gfx1032__) || defined(__gfx1034__) || defined(__gfx1036__)
-  return __builtin_amdgcn_sdot4(a, b, c, false);
-#elif defined(__GFX11__) || defined(__GFX12__)
-  return __builtin_amdgcn_sudot4(true, a, true, b, c, false);
-#else
-  for (int i = 0; i < 4; i++) c += (int)(i8)(a >> 8 * i) * (int)(i8)(b >> 8 * i);
-  return c;
-#endif
-}
 DEV void fence_device() { __builtin_amdgcn_fence(__ATOMIC_SEQ_CST, "agent"); }
 DEV u32 atomic_inc(u32 *p) { return __atomic_fetch_add(p, 1u, __ATOMIC_RELAXED); }
 #endif
@@ -128,7 +115,7 @@ DEV u16 f2b(float f) {  // to nearest even; what is no number stays none
   return (u16)((u + 0x7fffu + (u >> 16 & 1u)) >> 16);
 }
 
-// How numbers are stored; the same in src/dtype.rs.
+// How numbers are stored; the same as `Stored` in src/load.rs.
 #define F32 0
 #define F16 1
 #define BF16 2

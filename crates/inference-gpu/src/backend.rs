@@ -9,7 +9,7 @@ use inference_engine::{
 use std::path::Path;
 
 /// Sequences at once: a decoding step reads every weight anyway, and a card has arithmetic to spare.
-const SLOTS: usize = 32;
+pub(crate) const SLOTS: usize = 32;
 
 /// Prompt tokens of a step: enough that products are bound by arithmetic on a large card.
 const STEP_TOKENS: usize = 512;

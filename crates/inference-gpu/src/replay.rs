@@ -9,6 +9,7 @@
 use crate::{
     arena::{Piece, Place},
     attention::Cache,
+    backend::SLOTS,
     driver::Driver,
     gpu::{Gpu, Tensor},
     step::Started,
@@ -16,8 +17,10 @@ use crate::{
 use inference_core::{Error, Result};
 use std::{cell::RefCell, fmt, rc::Rc};
 
-/// Most rows of a step that is recorded; with more, the work takes longer than starting it.
-pub(crate) const MOST_ROWS: usize = 8;
+/// Most rows of a step that is recorded: as many sequences as are served at once unless somebody asks for more. Up to
+/// there a step of a small model reads little more than its weights, which a fast card does in less time than starting
+/// the launches takes.
+pub(crate) const MOST_ROWS: usize = SLOTS;
 
 /// What a step's launches depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

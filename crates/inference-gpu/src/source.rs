@@ -27,6 +27,17 @@ pub enum Module {
 }
 
 const PORTABLE: &str = include_str!("../kernels/portable.h");
+const ELEMENTWISE: &str = concat!(
+    include_str!("../kernels/rms_norm.cu"),
+    include_str!("../kernels/gate.cu"),
+    include_str!("../kernels/add.cu"),
+    include_str!("../kernels/softcap.cu"),
+    include_str!("../kernels/gather.cu"),
+    include_str!("../kernels/copy_blocks.cu"),
+    include_str!("../kernels/narrow.cu"),
+);
+const EMBED: &str =
+    concat!(include_str!("../kernels/embed.cu"), include_str!("../kernels/append.cu"));
 const GEMV: &str = include_str!("../kernels/gemv.h");
 const CACHE: &str = include_str!("../kernels/cache.h");
 const GEMM: &str = concat!(include_str!("../kernels/tile.h"), include_str!("../kernels/gemm.h"));
@@ -52,8 +63,8 @@ impl Module {
     /// What is compiled, beginning with `portable.h`.
     pub fn source(self) -> String {
         let parts: &[&str] = match self {
-            Self::Elementwise => &[include_str!("../kernels/elementwise.cu")],
-            Self::Embed => &[CACHE, include_str!("../kernels/embed.cu")],
+            Self::Elementwise => &[ELEMENTWISE],
+            Self::Embed => &[CACHE, EMBED],
             Self::Largest => &[include_str!("../kernels/largest.cu")],
             Self::Attend => &[CACHE, include_str!("../kernels/attend.cu")],
             Self::Flash => {

@@ -14,9 +14,9 @@ use std::{env, ffi::c_void, sync::Arc};
 /// `0`: never record launches; `1`: do so even where it is known to go wrong.
 pub(crate) const GRAPH: &str = "INFERENCE_ROCM_GRAPH";
 
-/// The first HIP whose graphs are used: before it, replays ran in the wrong order (kokkos/kokkos#8359), stale state
-/// of one recording broke the next (ROCm 6.4.0), and older ones had more.
-const GRAPHS_SINCE: (u32, u32) = (7, 2);
+/// The first HIP whose graphs are used, that of ROCm 7.2.1 (7.2.0's is 7.2.26015): before it, replays ran in the wrong
+/// order (kokkos/kokkos#8359), stale state of one recording broke the next (ROCm 6.4.0), and older ones had more.
+const GRAPHS_SINCE: Version = Version { major: 7, minor: 2, patch: 53_211 };
 
 /// One device, one stream.
 #[derive(Debug)]
@@ -60,9 +60,7 @@ fn records(version: Version, device: &DeviceInfo, variable: Option<&str>) -> boo
         Some("1") => true,
         _ => {
             let arch = device.arch();
-            (version.major, version.minor) >= GRAPHS_SINCE
-                && !arch.starts_with("gfx10")
-                && arch != "gfx950"
+            version >= GRAPHS_SINCE && !arch.starts_with("gfx10") && arch != "gfx950"
         }
     }
 }
@@ -176,6 +174,8 @@ mod tests {
             (70_253_211, "gfx942:sramecc+:xnack-", None, true),
             (70_253_211, "gfx1030", None, false),
             (70_253_211, "gfx950", None, false),
+            (71_460_850, "gfx1100", None, true),
+            (70_226_015, "gfx1100", None, false),
             (60_443_484, "gfx1100", None, false),
             (60_443_484, "gfx1100", Some("1"), true),
             (70_253_211, "gfx1100", Some("0"), false),

@@ -147,8 +147,9 @@ fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
         ("hipGraphLaunch", 1),
     ] {
         let (mut faults, mut errors) = (0, 0);
-        // Every one of the first, then fewer: a model launches hundreds.
-        for nth in (0..12).chain((12..).step_by(41)) {
+        // Every allocation; of other calls every one of the first, then fewer: a model launches hundreds.
+        let step = if name.ends_with("Malloc") { 1 } else { 41 };
+        for nth in (0..12).chain((12..).step_by(step)) {
             fake.restart();
             fake.fail(name, nth, status);
             let result = load(&fake).and_then(|model| generate(&model));
@@ -172,7 +173,9 @@ fn a_model_fails_with_a_word_at_any_call_and_leaves_nothing() {
             }
             assert_eq!(fake.alive(), 0, "after call {nth} of {name}");
         }
-        assert!(faults > 0, "{name} is never called");
+        // A buffer for each matrix, and for the weights' order, the cache, the activations and the parameters.
+        let least = if name == "hipMalloc" { 20 } else { 1 };
+        assert!(faults >= least, "{name} is called {faults} times");
         let only_mended = status == 209 || name.contains("Capture") || name.contains("Graph");
         assert_eq!(errors == 0, only_mended, "{errors} errors of {faults} faults of {name}");
         println!("{faults} faults of {name}, {errors} errors");

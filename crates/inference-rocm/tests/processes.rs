@@ -22,6 +22,7 @@ fn main() {
     tests::in_another_process_it_compiles();
     tests::again_with("abort");
     tests::again_with("fail");
+    tests::again_with("hang");
     tests::options_that_hiprtc_adds_make_other_kernels();
     tests::a_real_compiler_that_dies_is_told();
     tests::the_backend_says_what_is_there();
@@ -40,7 +41,12 @@ mod tests {
         hip::{DeviceInfo, Hip, HipModule, Places},
     };
     use inference_tests::fixtures;
-    use std::{env, fs, path::Path, process::Command};
+    use std::{
+        env, fs,
+        path::Path,
+        process::Command,
+        time::{Duration, Instant},
+    };
 
     /// A card that no release is known to know.
     fn unknown() -> Option<Fake> {
@@ -51,11 +57,12 @@ mod tests {
 
     fn compile(fake: &Fake, source: &str) -> Result<Vec<u8>, CompileError> {
         let device = fake.device();
-        Compiler::with_cache_in(device.hip(), device.info(), None).compile(
-            source,
-            &["-DX=1".to_owned()],
-            |_| true,
-        )
+        let compiler = Compiler::with_cache_in(device.hip(), device.info(), None);
+        // Those that end do so within a second.
+        let hangs = env::var("FAKE_HIP_COMPILE").is_ok_and(|how| how == "hang");
+        let compiler =
+            if hangs { compiler.with_patience(Duration::from_millis(200)) } else { compiler };
+        compiler.compile(source, &["-DX=1".to_owned()], |_| true)
     }
 
     pub(super) fn in_another_process_it_compiles() {
@@ -75,11 +82,16 @@ mod tests {
 
     pub(super) fn with_compiler_that(how: &str) {
         let Some(fake) = unknown() else { return };
+        let start = Instant::now();
         let error = compile(&fake, "nonsense").expect_err("it fails");
         match (how, &error) {
             ("abort", CompileError::Died { arch, how, .. }) => {
                 assert!(arch == "gfx1310" && how.contains("LLVM ERROR"), "{error}");
                 assert!(how.contains("signal: 6"), "{error}");
+            }
+            ("hang", CompileError::Died { arch, how, .. }) => {
+                assert!(arch == "gfx1310" && how == "no result in 200ms", "{error}");
+                assert!(start.elapsed() < Duration::from_secs(60), "it was waited for");
             }
             ("fail", CompileError::Process(words)) => {
                 assert!(words.contains("nonsense"), "{error}")

@@ -65,9 +65,9 @@ fn each_fault_of_a_machine_has_its_sentence() {
             .pci("0000:05:00.0", "0x10de", "0x068000")
     };
     for (tree, refused, sentence) in [
-        (Tree::new(), None, "there is no NVIDIA GPU in this machine"),
-        (board(), None, "there is no NVIDIA GPU in this machine"),
-        (board().driver(), None, "there is no NVIDIA GPU in this machine"),
+        (Tree::new(), None, "there is no NVIDIA GPU in this machine: use the backend cpu"),
+        (board(), None, "there is no NVIDIA GPU in this machine: use the backend cpu"),
+        (board().driver(), None, "there is no NVIDIA GPU in this machine: use the backend cpu"),
         (
             board().card(),
             None,

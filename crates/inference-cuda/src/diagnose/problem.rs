@@ -5,14 +5,17 @@ use crate::driver::{CudaError, OpenError, nvrtc::NvrtcError};
 /// The variable that hides devices.
 pub(crate) const HIDING: &str = "CUDA_VISIBLE_DEVICES";
 
-/// The least compute capability: the kernels' products of bytes (`dp4a`) came with it.
-pub(crate) const LEAST: (u32, u32) = (6, 1);
+/// The least compute capability: the oldest that NVRTC 12 compiles for. The kernels ask for nothing that came later.
+pub(crate) const LEAST: (u32, u32) = (5, 0);
 
 /// Why there is no device to run on. `docs/nvidia-gpus.md` has each, with more to try.
 #[derive(Debug, Clone, thiserror::Error)]
 #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "some are what Linux alone tells"))]
 pub(crate) enum Problem {
-    #[error("there is no NVIDIA GPU in this machine")]
+    #[error(
+        "there is no NVIDIA GPU in this machine: use the backend cpu; a card that is built in is listed by \
+         `lspci -d 10de:`, and a virtual machine has to be given one"
+    )]
     NoCard,
 
     #[error(

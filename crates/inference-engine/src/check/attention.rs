@@ -1,6 +1,6 @@
 //! A device's attention against [`Naive`], over shapes that hurt, and whether its bits depend on the company.
 
-use super::{Noise, Tolerance, close, fault, step, upload};
+use super::{Noise, Tolerance, close, close_each, fault, step, upload};
 use crate::{
     arch::{Attention, Frequencies, Layer, Rope},
     device::{Device, Heads},
@@ -8,6 +8,10 @@ use crate::{
     step::{BlockCopy, Rotation, Step},
 };
 use inference_core::{CacheDtype, Error, Result};
+
+/// How far a single number may be off, in tolerances: where one key has most of the weight, what its score is rounded by
+/// moves the whole head.
+const EACH: f64 = 10.0;
 
 /// A layer's attention, with what becomes of its heads before.
 #[derive(Debug, Clone)]
@@ -171,14 +175,15 @@ fn check_case<D: Device>(
         CacheDtype::Int8 => 3.0 * tolerance.rounded,
         _ => tolerance.rounded,
     };
+    let cols = case.attention.q_cols();
     let reference = &Naive { block_len: device.block_len() };
     let got = case.run(device, 2, blocks, steps)?;
     let pairs = got.into_iter().zip(case.run(reference, 2, blocks, steps)?);
     for (i, ([q, y], [want_q, want_y])) in pairs.enumerate() {
         let queries = format!("queries of {case:?}, step {i}");
-        worst = worst.max(close(&queries, &q, &want_q, tolerance.exact)?);
+        worst = worst.max(close(&queries, &q, &want_q, cols, tolerance.exact)?);
         let attention = format!("attention of {case:?}, step {i}");
-        worst = worst.max(close(&attention, &y, &want_y, rounded)?);
+        worst = worst.max(close_each(&attention, &y, &want_y, cols, rounded, EACH * rounded)?);
     }
     Ok(worst)
 }

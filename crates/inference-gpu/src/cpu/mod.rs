@@ -32,7 +32,7 @@ pub enum Order {
     Forward,
     /// From the last to the first.
     Reverse,
-    /// Another one each time.
+    /// Shuffled anew each time, from a seed of the launch's number.
     Random,
 }
 

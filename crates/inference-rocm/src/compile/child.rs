@@ -17,8 +17,8 @@ use std::{
 /// Names the folder of a job; set for a child only.
 const JOB: &str = "INFERENCE_ROCM_COMPILE_JOB";
 
-/// Compiling takes seconds; more than this is a compiler that hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Compiling takes seconds; more than this is a compiler that hangs, unless a program says otherwise.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Whether this program would do a job if it was started again.
 static TAKES_PART: AtomicBool = AtomicBool::new(false);
@@ -46,12 +46,13 @@ pub(super) fn is_possible() -> bool {
     TAKES_PART.load(Ordering::Relaxed)
 }
 
-/// Compiles in another process.
+/// Compiles in another process, which is ended when `patience` is.
 pub(super) fn compile(
     hip: &Hip,
     arch: &str,
     source: &str,
     options: &[String],
+    patience: Duration,
 ) -> Result<Vec<u8>, CompileError> {
     let process = |error: std::io::Error| CompileError::Process(error.to_string());
     let folder = tempfile::Builder::new().prefix("inference-rocm-").tempdir().map_err(process)?;
@@ -75,7 +76,7 @@ pub(super) fn compile(
         if let Some(status) = child.try_wait().map_err(process)? {
             break Some(status);
         }
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > patience {
             child.kill().and_then(|()| child.wait()).map_err(process)?;
             break None;
         }
@@ -87,7 +88,7 @@ pub(super) fn compile(
         Some(status) if status.success() => fs::read(file("code")).map_err(process),
         Some(status) if status.code() == Some(1) => Err(CompileError::Process(words)),
         Some(status) => Err(died(hip, arch, format!("{status}; {}", words.trim()))),
-        None => Err(died(hip, arch, format!("no result in {} s", PATIENCE.as_secs()))),
+        None => Err(died(hip, arch, format!("no result in {patience:?}"))),
     }
 }
 

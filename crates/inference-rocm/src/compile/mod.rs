@@ -19,6 +19,7 @@ use inference_gpu::code_cache::{CodeCache, CodeKey, identity, open_libraries};
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// Where compiled kernels are kept; empty: nowhere.
@@ -87,6 +88,7 @@ pub struct Compiler {
     base: CodeKey,
     options: Vec<String>,
     cache: Option<CodeCache>,
+    patience: Duration,
 }
 
 impl Compiler {
@@ -98,6 +100,13 @@ impl Compiler {
     /// For `device`, with a cache in `folder`, or none.
     pub fn with_cache_in(hip: &'static Hip, device: &DeviceInfo, folder: Option<&Path>) -> Self {
         Self::with_cache(hip, device, folder.map(CodeCache::new))
+    }
+
+    /// How long another process may take for a module, instead of two minutes.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     fn with_cache(hip: &'static Hip, device: &DeviceInfo, cache: Option<CodeCache>) -> Self {
@@ -126,7 +135,7 @@ impl Compiler {
             base.add(&std::env::var(name).unwrap_or_default());
         }
         options.iter().for_each(|option| base.add(option));
-        Self { hip, arch, base, options, cache }
+        Self { hip, arch, base, options, cache, patience: child::PATIENCE }
     }
 
     /// The code object of `source` with `defines`, from the cache if it is there and `fits`.
@@ -155,7 +164,7 @@ impl Compiler {
         if arches::is_known(&self.arch, self.hip.version) {
             return Ok(rtc::compile(self.hip, source, options)?);
         }
-        child::compile(self.hip, &self.arch, source, options)
+        child::compile(self.hip, &self.arch, source, options, self.patience)
     }
 }
 

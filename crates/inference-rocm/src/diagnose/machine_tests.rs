@@ -70,9 +70,9 @@ fn each_fault_of_a_machine_has_its_sentence() {
         nvidia().pci("0000:00:01.0", "0x1002", "0x060400").pci("0000:03:00.1", "0x1002", "0x040300")
     };
     for (tree, sentence) in [
-        (Tree::new(), "there is no AMD GPU in this machine"),
-        (board(), "there is no AMD GPU in this machine"),
-        (board().driver(), "there is no AMD GPU in this machine"),
+        (Tree::new(), "there is no AMD GPU in this machine: use the backend cpu"),
+        (board(), "there is no AMD GPU in this machine: use the backend cpu"),
+        (board().driver(), "there is no AMD GPU in this machine: use the backend cpu"),
         (Tree::new().card(), "an AMD GPU at 0000:03:00.0, but its kernel driver is not loaded"),
         (Tree::new().pci("0000:c1:00.0", "0x1002", "0x120000"), "an AMD GPU at 0000:c1:00.0, but"),
         (Tree::new().card().driver().devices(), "does not offer it for computing"),

@@ -9,7 +9,10 @@ pub(crate) const HIDING: [&str; 4] =
 /// Why there is no device to run on. `docs/amd-gpus.md` has each, with more to try.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("there is no AMD GPU in this machine")]
+    #[error(
+        "there is no AMD GPU in this machine: use the backend cpu; a card that is built in is listed by \
+         `lspci -d 1002:`, and a virtual machine has to be given one"
+    )]
     NoCard,
 
     #[error(

@@ -411,6 +411,7 @@ API Status hiprtcCompileProgram(Program* p, int count, const char** options) {
     CALL;
     const char* how = getenv("FAKE_HIP_COMPILE");
     if (how && !strcmp(how, "abort")) { fprintf(stderr, "LLVM ERROR: unknown target\n"); abort(); }
+    if (how && !strcmp(how, "hang")) for (;;) pause();
     if (how && !strcmp(how, "garbage")) { p->code = "no code"; return OK; }
     settings["compiled"]++;
     string target, defines;
