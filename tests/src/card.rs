@@ -203,7 +203,7 @@ pub fn a_batch_is_classified_as_its_texts_one_by_one<D: Driver>(open: Open<D>) {
     }
     let (model, seen) = served("storyteller", open);
     let cases = fixtures::held_out();
-    let prompts: Vec<&str> = cases.iter().take(48).map(|(prompt, _)| prompt.as_str()).collect();
+    let prompts: Vec<&str> = cases.iter().take(16).map(|(prompt, _)| prompt.as_str()).collect();
     let options = ClassifyOptions::default().labels(fixtures::LABELS);
     let together = model.classify(&prompts, &options);
     assert!(seen.most_spans.load(SeqCst) > 1, "they came one by one");

@@ -8,10 +8,11 @@ use inference::{Availability, Backend};
 use report::{Done, Outcome, Report};
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 use steps::Step;
@@ -33,7 +34,7 @@ The steps, each a process of its own, so that a card that stops working ends one
 
 FOLDER/card.md and FOLDER/card.json are written after every step: what they say of the machine is its processor, its card,
 the driver, the compiler, and the variables that change what these do. Please look over them and open an issue with both,
-whether all is well or not. A first run compiles for some minutes; the models take 18 GB on disk, with --short 4.5 GB.
+whether all is well or not. A first run compiles for some minutes; the models take 18 GB on disk, with --short 5.5 GB.
 
   cargo xtask card target/card
   cargo xtask card target/card --backend rocm --short")]
@@ -72,7 +73,7 @@ pub(crate) fn run(args: &Args) -> Result {
     };
     for (at, step) in steps.iter().enumerate() {
         eprintln!("\n[{} of {}] {}", at + 1, steps.len(), step.name);
-        let done = step.run()?;
+        let done = step.run();
         eprintln!("[{} of {}] {}: {}", at + 1, steps.len(), step.name, done.outcome);
         report.steps.push(done);
         write(&folder.join("card.md"), &report.markdown())?;
@@ -103,22 +104,25 @@ fn backend(named: Option<&str>) -> Result<Arc<dyn Backend>> {
 }
 
 impl Step {
-    /// Runs it, its output on the terminal too.
-    fn run(&self) -> Result<Done> {
+    /// Runs it; what it prints is on the terminal too.
+    fn run(&self) -> Done {
         let start = Instant::now();
         let (outcome, output) = match &self.left_out {
             Some(reason) => (Outcome::LeftOut(reason.clone()), String::new()),
-            None => self.execute().map_err(|e| format!("{}: {e}", self.command.join(" ")))?,
+            None => self.execute().unwrap_or_else(|error| {
+                (Outcome::Failed(format!("{}: {error}", self.command[0])), String::new())
+            }),
         };
-        let json = self.json.as_ref().and_then(|file| fs::read(file).ok());
-        Ok(Done {
+        let written = self.json.as_ref().filter(|_| self.left_out.is_none());
+        let json = written.and_then(|file| fs::read(file).ok());
+        Done {
             name: self.name.clone(),
             command: self.command.join(" "),
             outcome,
             seconds: start.elapsed().as_secs_f64(),
             output,
             json: json.and_then(|text| serde_json::from_slice(&text).ok()),
-        })
+        }
     }
 
     fn execute(&self) -> std::io::Result<(Outcome, String)> {
@@ -130,23 +134,41 @@ impl Step {
             .args(&self.command[1..])
             .current_dir(root())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()?;
-        let mut output = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            let mut terminal = std::io::stdout().lock();
-            for line in BufReader::new(stdout).split(b'\n') {
-                let line = line?;
-                let line = String::from_utf8_lossy(&line);
-                writeln!(terminal, "{line}")?;
-                output.push_str(&line);
-                output.push('\n');
-            }
-        }
+        let output = Mutex::new(String::new());
+        let (words, errors) = (child.stdout.take(), child.stderr.take());
+        thread::scope(|scope| {
+            let errors = scope.spawn(|| pass_on(errors, std::io::stderr(), &output));
+            let words = pass_on(words, std::io::stdout(), &output);
+            // A thread that panicked has told so.
+            errors.join().unwrap_or(Ok(())).and(words)
+        })?;
         let status = child.wait()?;
         let outcome =
             if status.success() { Outcome::Right } else { Outcome::Failed(format!("{status}")) };
-        Ok((outcome, output))
+        Ok((outcome, output.into_inner().unwrap_or_else(PoisonError::into_inner)))
     }
+}
+
+/// Copies lines to the terminal, and to `output`, but for those in which cargo says what it compiles.
+fn pass_on(
+    from: Option<impl Read>,
+    mut terminal: impl Write,
+    output: &Mutex<String>,
+) -> std::io::Result<()> {
+    let Some(from) = from else { return Ok(()) };
+    for line in BufReader::new(from).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(terminal, "{line}")?;
+        if !line.trim_start().starts_with("Compiling ") {
+            let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            output.push_str(&line);
+            output.push('\n');
+        }
+    }
+    Ok(())
 }
 
 /// What was checked out, such as `1a2b3c4`; with `-dirty` where files are changed.
@@ -194,14 +216,17 @@ mod tests {
             left_out: None,
         };
         let cargo = env!("CARGO");
-        let done = step(&[cargo, "--version"]).run().expect("cargo is there");
+        let done = step(&[cargo, "--version"]).run();
         assert_eq!(done.outcome, Outcome::Right);
         assert!(done.output.starts_with("cargo "), "{}", done.output);
-        let done = step(&[cargo, "no-such-command"]).run().expect("cargo is there");
-        assert!(matches!(done.outcome, Outcome::Failed(_)), "{:?}", done.outcome);
-        assert!(step(&["no-such-program"]).run().is_err());
+        for failing in [&[cargo, "no-such-command"][..], &["no-such-program"]] {
+            let done = step(failing).run();
+            let told = format!("{:?} {}", done.outcome, done.output);
+            assert!(matches!(done.outcome, Outcome::Failed(_)), "{told}");
+            assert!(told.contains("no-such-") || told.contains("no such command"), "{told}");
+        }
         let left_out = Some("too large".to_owned());
-        let done = Step { left_out, ..step(&["no-such-program"]) }.run().expect("is not run");
+        let done = Step { left_out, ..step(&["no-such-program"]) }.run();
         assert_eq!(done.outcome, Outcome::LeftOut("too large".to_owned()));
     }
 }
