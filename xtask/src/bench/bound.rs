@@ -76,17 +76,19 @@ fn instructions(unit: MatrixUnit) -> &'static str {
     }
 }
 
-/// Measures the device that a backend takes by itself. `None`: this backend is not measured.
+/// Measures the device that a backend takes by itself. `None`: this backend is not measured, or never runs on this system.
 pub(super) fn measure(backend: &str) -> Result<Option<Limits>> {
-    let measure = match backend {
+    if ["cuda", "rocm"].contains(&backend) {
+        eprintln!("measuring the device of {backend}");
+    }
+    let limits: Option<inference::Result<Limits>> = match backend {
         #[cfg(any(target_os = "linux", target_os = "windows"))]
-        "cuda" => inference_cuda::limits,
+        "cuda" => Some(inference_cuda::limits(None)),
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-        "rocm" => inference_rocm::limits,
-        _ => return Ok(None),
+        "rocm" => Some(inference_rocm::limits(None)),
+        _ => None,
     };
-    eprintln!("measuring the device of {backend}");
-    measure(None).map(Some).map_err(|e| e.to_string())
+    limits.transpose().map_err(|e| e.to_string())
 }
 
 #[cfg(test)]
