@@ -24,8 +24,7 @@ const THREADS: u32 = 128;
 const BLOCKS_OF_UNIT: usize = 8;
 /// Operations of a product of 16 × 16 × 16.
 const OF_PRODUCT: f64 = 2.0 * 16.0 * 16.0 * 16.0;
-/// Rows, columns and inputs of the large product: a prompt of 4,096 tokens, in the largest model of dense matrices that most
-/// people run.
+/// Rows, outputs and inputs of the large product: enough blocks for every unit of the largest cards.
 const LARGE: [usize; 3] = [4096, 8192, 4096];
 /// How long a measured pass takes at least, and how many there are.
 const PASS: Duration = Duration::from_millis(30);
