@@ -1,10 +1,15 @@
 //! GGUF files with random weights of every type: any bytes are a quantised matrix, as long as its scales are sane, and
 //! random ones use every bit of them.
 
-use crate::fixtures;
+use crate::{
+    fixtures::{self, Prompt},
+    greedy,
+};
 use half::{bf16, f16};
-use inference_core::Format;
-use inference_engine::check::Noise;
+use inference_core::{CacheDtype, Format};
+use inference_engine::{
+    check::Noise, checkpoint::Checkpoint, decoder::Source, device::Device, weights::GgufWeights,
+};
 use inference_text::gguf::{GgmlType, Gguf, Writer};
 use std::{fs::File, io::BufWriter, path::Path};
 
@@ -27,6 +32,9 @@ pub const TYPES: [GgmlType; 16] = [
     GgmlType::IQ4_XS,
     GgmlType::MXFP4,
 ];
+
+/// Of logits of a device that rounds activations, with those of the reference device.
+pub const ROUNDED: f64 = 3e-2;
 
 /// Width of a row: one block of the largest.
 const HIDDEN: u64 = 256;
@@ -115,6 +123,28 @@ pub fn write(architecture: &str, ty: GgmlType, layers: u32, path: &Path) {
         out.write_all(&random(&mut noise, of(dims), numbers, deviation))
     };
     writer.write(&mut out, data).expect("is written");
+}
+
+/// The logits after a made-up prompt, with the file's weights as `exact` or not.
+///
+/// # Panics
+/// Where the file can't be read, or the device fails.
+pub fn logits<D: Device>(device: &D, path: &Path, exact: bool) -> Vec<f32> {
+    let checkpoint = Checkpoint::open(path).expect("is described");
+    let weights = GgufWeights::open(&Gguf::open(path).expect("opens")).expect("opens");
+    let weights = if exact { weights.exact() } else { weights };
+    let source: Source<'_> = checkpoint.source(&weights, &|_| {});
+    let prompt = Prompt {
+        name: "made up".to_owned(),
+        text: None,
+        tokens: (0..40).map(|i| i * 37 % 256 + 3).collect(),
+        logits: Vec::new(),
+        greedy: vec![0],
+        greedy_text: String::new(),
+        margins: Vec::new(),
+    };
+    let architecture = checkpoint.architecture().clone();
+    greedy::run(device, architecture, source, &prompt, CacheDtype::F32, 16).0
 }
 
 /// The bytes of `numbers` numbers around 0 that deviate by about `deviation`.

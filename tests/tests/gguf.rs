@@ -4,13 +4,12 @@ use inference::{ClassifyOptions, Format, GenerateOptions, LoadOptions, load_mode
 use inference_core::CacheDtype;
 use inference_cpu::Cpu;
 use inference_engine::check::distance;
-use inference_engine::{
-    checkpoint::Checkpoint, decoder::Source, device::Device, naive::Naive, weights::GgufWeights,
-};
+use inference_engine::{checkpoint::Checkpoint, naive::Naive};
 use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures::{self, Prompt},
-    gguf, gpu, greedy,
+    gguf::{self, ROUNDED, logits},
+    gpu, greedy,
 };
 use inference_text::gguf::{GgmlType, Gguf, Writer};
 use std::{
@@ -22,30 +21,8 @@ use std::{
 /// Of logits, where weights and cache are the same and sums have another order.
 const SAME: f64 = 1e-5;
 
-/// Of logits of a device that rounds activations.
-const ROUNDED: f64 = 3e-2;
-
 /// Of logits where the scales of K-quants are rounded to 16 bits: decision 0018.
 const NARROW: f64 = 3e-3;
-
-/// The logits after a made-up prompt, with the file's weights as `exact` or not.
-fn logits<D: Device>(device: &D, path: &Path, exact: bool) -> Vec<f32> {
-    let checkpoint = Checkpoint::open(path).expect("is described");
-    let weights = GgufWeights::open(&Gguf::open(path).expect("opens")).expect("opens");
-    let weights = if exact { weights.exact() } else { weights };
-    let source: Source<'_> = checkpoint.source(&weights, &|_| {});
-    let prompt = Prompt {
-        name: "made up".to_owned(),
-        text: None,
-        tokens: (0..40).map(|i| i * 37 % 256 + 3).collect(),
-        logits: Vec::new(),
-        greedy: vec![0],
-        greedy_text: String::new(),
-        margins: Vec::new(),
-    };
-    let architecture = checkpoint.architecture().clone();
-    greedy::run(device, architecture, source, &prompt, CacheDtype::F32, 16).0
-}
 
 #[test]
 fn every_type_gives_the_same_logits_on_every_device() {

@@ -1,64 +1,30 @@
 //! Checkpoints whose weights are quantised give the logits of those who define the format: MLX itself, or the reference
 //! implementation on the numbers that the format's own definition gives.
 
-use inference_core::{CacheDtype, Quantisation};
+use inference_core::Quantisation;
 use inference_cpu::{Cpu, Level};
 use inference_engine::check::distance;
 use inference_engine::{
     config::Config,
-    decoder::Source,
-    device::Device,
-    families,
     naive::Naive,
     weights::{Folder, Matrix, Weights},
 };
 use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures::{self, Prompt},
-    gpu, greedy,
+    gpu,
+    quantised::{CHECKPOINTS, CLOSE, Grid, check},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// Of logits on the reference device, which computes in f32.
 const EXACT: f64 = 1e-4;
 
-/// Of logits on the CPU with activations as they are; at one level those that meet 16-bit weights are rounded.
-const CLOSE: f64 = 2e-2;
-
 /// Of logits on the CPU with activations of 8 bits: these models have random weights, which even nothing out.
 const ROUNDED: f64 = 1e-1;
 
-/// Every checkpoint in `quantised/`, and how most of its matrices are.
-const CHECKPOINTS: [(&str, u8, Option<usize>); 6] = [
-    ("mlx", 4, Some(64)),
-    ("mlx-nested", 4, Some(64)),
-    ("gptq", 4, Some(128)),
-    ("gptq-act-order", 4, Some(32)),
-    ("awq", 4, Some(64)),
-    ("fp8", 8, None),
-];
-
-/// Runs a prompt of the checkpoint `path`, and compares.
-fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, tolerance: f64) {
-    let config = Config::open(path).expect("opens");
-    let family = families::find(config.model_type().expect("says")).expect("is known");
-    let architecture = (family.describe)(&config).expect("is described");
-    let weights = Folder::open(path, &config).expect("opens");
-    let source = Source {
-        weights: &weights,
-        names: &family.names,
-        norm_offset: family.norm_offset,
-        path,
-        progress: &|_| {},
-    };
-    let (logits, tokens) = greedy::run(device, architecture, source, prompt, CacheDtype::F32, 16);
-    let at = format!("{what}, prompt {:?}", prompt.name);
-    greedy::compare(&at, prompt, &logits, &tokens, tolerance);
-}
-
-/// The same on all devices.
+/// Runs a prompt of a checkpoint on all devices, and compares.
 fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
     check(&Naive { block_len: 7 }, &format!("{name} on naive"), path, prompt, EXACT);
     let candle = Candle::new(OnCpu::default());
@@ -94,49 +60,11 @@ fn a_checkpoint_says_how_it_is_quantised() {
     }
 }
 
-/// `quantised/grid/golden.json`
-#[derive(Deserialize)]
-struct Grid {
-    /// The prompts.
-    tokens: Vec<Vec<u32>>,
-    /// The matrix whose first row is kept.
-    module: String,
-    /// By the name of a file.
-    files: BTreeMap<String, Form>,
-}
-
-/// What MLX makes of a file.
-#[derive(Deserialize)]
-struct Form {
-    mode: String,
-    bits: u8,
-    group_size: usize,
-    /// Of the matrix.
-    row: Vec<f32>,
-    /// By prompt.
-    logits: Vec<Vec<f32>>,
-}
-
-/// The checkpoint with the weights of this file.
-fn of_grid(file: &str, form: &Form) -> tempfile::TempDir {
-    let (dir, from) = (tempfile::tempdir().expect("a folder"), fixtures::path("quantised/grid"));
-    let config = fs::read(from.join("config.json")).expect("is readable");
-    let mut config: Value = serde_json::from_slice(&config).expect("is JSON");
-    config["quantization"] =
-        json!({"mode": form.mode, "bits": form.bits, "group_size": form.group_size});
-    fs::write(dir.path().join("config.json"), config.to_string()).expect("is written");
-    let file = from.join(format!("{file}.safetensors"));
-    fs::copy(file, dir.path().join("model.safetensors")).expect("is copied");
-    dir
-}
-
 #[test]
 fn every_width_and_group_of_mlx_gives_its_logits() {
-    let text = fs::read(fixtures::path("quantised/grid/golden.json")).expect("is readable");
-    let grid: Grid = serde_json::from_slice(&text).expect("has this form");
-    assert_eq!(grid.files.len(), 6 * 3 + 3);
+    let grid = Grid::open();
     for (file, form) in &grid.files {
-        let dir = of_grid(file, form);
+        let dir = form.checkpoint(file);
         let config = Config::open(dir.path()).expect("opens");
         let weights = Folder::open(dir.path(), &config).expect("opens");
         let found = weights.quantisation();
@@ -150,16 +78,7 @@ fn every_width_and_group_of_mlx_gives_its_logits() {
             _ => assert_eq!(row, form.row, "{file}"),
         }
         assert_eq!(form.mode != "mxfp8", matches!(matrix, Matrix::Affine(_)), "{file}");
-        for (tokens, logits) in grid.tokens.iter().zip(&form.logits) {
-            let prompt = Prompt {
-                name: format!("{} tokens", tokens.len()),
-                text: None,
-                tokens: tokens.clone(),
-                logits: logits.clone(),
-                greedy: vec![],
-                greedy_text: String::new(),
-                margins: vec![],
-            };
+        for prompt in grid.prompts(form) {
             check_everywhere(file, dir.path(), &prompt);
         }
     }

@@ -1,4 +1,5 @@
-//! Checks and lints what is compiled on Apple silicon alone, on any machine.
+//! Checks and lints what is compiled on Apple silicon alone, on any machine: Metal, and what backends of other systems say
+//! there.
 
 use crate::{Result, root};
 use std::{path::Path, process::Command};
@@ -6,7 +7,8 @@ use std::{path::Path, process::Command};
 /// What Rust calls Apple silicon with macOS.
 const TARGET: &str = "aarch64-apple-darwin";
 
-/// Crates, and what of them: the facade with the backend and without, the program, and the backend with its tests.
+/// Crates, and what of them: the backend with its tests; and the facade and the program with it, and with those of other
+/// systems, which there can only say why they don't run.
 const CHECKS: [&[&str]; 2] = [
     &["--package", "inference-metal", "--all-targets"],
     &[
@@ -14,8 +16,12 @@ const CHECKS: [&[&str]; 2] = [
         "inference",
         "--package",
         "inference-cli",
+        "--package",
+        "inference-rocm",
+        "--package",
+        "inference-cuda",
         "--features",
-        "inference-cli/metal,inference/metal",
+        "inference-cli/metal,inference-cli/rocm,inference-cli/cuda,inference/metal,inference/rocm,inference/cuda",
     ],
 ];
 

@@ -1,6 +1,7 @@
 //! Tasks of the repository: `cargo xtask --help`.
 
 mod bench;
+mod card;
 mod check_metal;
 mod fixtures;
 mod kernels;
@@ -27,6 +28,8 @@ struct Cli {
 enum Task {
     /// Measure prefill and decode, beside the machine's own limits
     Bench(Box<bench::Args>),
+    /// Test and measure an NVIDIA or AMD card in every way, and write one report
+    Card(card::Args),
     /// Measure how far apart the predictions of two models are
     Kl(kl::Args),
     /// Write a checkpoint of a real shape with random weights
@@ -46,8 +49,10 @@ enum Task {
 }
 
 fn main() -> ExitCode {
+    inference::compile_if_asked();
     let done = match Cli::parse().task {
         Task::Bench(args) => bench::run(&args),
+        Task::Card(args) => card::run(&args),
         Task::Kl(args) => kl::run(&args),
         Task::MakeModel(args) => make_model::run(&args),
         Task::ToGguf(args) => gguf::run(&args),

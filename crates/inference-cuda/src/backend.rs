@@ -130,6 +130,15 @@ fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Resu
     inference_gpu::self_test(CudaDriver::open(cuda, &device, nvrtc)?, each)
 }
 
+/// What the device that `choice` names, or else the best, can do at most: for benches.
+///
+/// # Errors
+/// As [`Backend::self_test`].
+pub fn limits(choice: Option<&DeviceChoice>) -> Result<inference_gpu::Limits> {
+    let (cuda, device, nvrtc) = chosen(choice)?;
+    inference_gpu::limits(CudaDriver::open(cuda, &device, nvrtc)?)
+}
+
 /// CUDA, the device to use, and the compiler.
 fn chosen(choice: Option<&DeviceChoice>) -> Result<(Cuda, Device, &'static Nvrtc)> {
     let unavailable = |problem: Problem| Error::BackendNotAvailable {

@@ -16,6 +16,8 @@ mod driver;
 mod backend;
 
 #[cfg(any(target_os = "linux", target_os = "windows"))]
+pub use backend::limits;
+#[cfg(any(target_os = "linux", target_os = "windows"))]
 pub use driver::{Buffer, Cuda, CudaDriver, CudaError, Device, Graph, Kernel, OpenError, nvrtc};
 
 /// The name in the registry.

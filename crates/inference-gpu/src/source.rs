@@ -24,6 +24,8 @@ pub enum Module {
     DenseGemm,
     /// Products of many rows with matrices of so many bits.
     AffineGemm(u32),
+    /// What a device can do at best.
+    Limits,
 }
 
 const PORTABLE: &str = include_str!("../kernels/portable.h");
@@ -54,6 +56,7 @@ impl Module {
             Self::Flash,
             Self::DenseGemv,
             Self::DenseGemm,
+            Self::Limits,
         ];
         all.extend(Affine::BITS.map(Self::AffineGemv));
         all.extend(Affine::BITS.map(Self::AffineGemm));
@@ -74,6 +77,9 @@ impl Module {
             Self::AffineGemv(_) => &[GEMV, AFFINE, include_str!("../kernels/affine_gemv.cu")],
             Self::DenseGemm => &[GEMV, GEMM, include_str!("../kernels/dense_gemm.cu")],
             Self::AffineGemm(_) => &[GEMV, AFFINE, GEMM, include_str!("../kernels/affine_gemm.cu")],
+            Self::Limits => {
+                &[include_str!("../kernels/tile.h"), include_str!("../kernels/limits.cu")]
+            }
         };
         std::iter::once(&PORTABLE).chain(parts).copied().collect::<Vec<_>>().join("\n")
     }

@@ -128,6 +128,15 @@ fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Resu
     inference_gpu::self_test(HipDriver::open(hip, device.ordinal)?, each)
 }
 
+/// What the device that `choice` names, or else the best, can do at most: for benches.
+///
+/// # Errors
+/// As [`Backend::self_test`].
+pub fn limits(choice: Option<&DeviceChoice>) -> Result<inference_gpu::Limits> {
+    let (hip, device) = chosen(choice)?;
+    inference_gpu::limits(HipDriver::open(hip, device.ordinal)?)
+}
+
 /// HIP, and the device to use.
 fn chosen(choice: Option<&DeviceChoice>) -> Result<(&'static Hip, DeviceInfo)> {
     let (hip, devices) = devices().map_err(|problem| Error::BackendNotAvailable {

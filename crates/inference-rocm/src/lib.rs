@@ -21,6 +21,8 @@ pub mod hip;
 mod backend;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub use backend::limits;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use driver::HipDriver;
 
 /// The name in the registry.

@@ -1,7 +1,7 @@
 //! What takes its turns in a run: a model of a backend, or an engine of others.
 
 use super::{
-    apple,
+    bound::Bound,
     checkpoint::Checkpoint,
     measure::{self, Sample},
     peer::{self, Peer},
@@ -10,6 +10,7 @@ use super::{
 };
 use crate::Result;
 use inference::{CacheDtype, GenerateOptions, LoadOptions, TextModel, registry};
+use inference_gpu::Limits;
 use serde::Serialize;
 use std::{collections::BTreeSet, path::Path};
 
@@ -33,8 +34,8 @@ pub(super) struct Facts {
     pub(super) weight_bytes: u64,
     pub(super) cache_bytes_per_token: u64,
     pub(super) on_cpu: bool,
-    /// Bytes per second that the memory of its GPU has, where that is known.
-    pub(super) bandwidth: Option<f64>,
+    /// What its GPU can do at best, where it has one and that is known.
+    pub(super) gpu: Option<Bound>,
 }
 
 impl Facts {
@@ -80,6 +81,8 @@ pub(super) struct Loading<'a> {
     /// What this machine's processor is called, and how many cores it has.
     pub(super) chip: &'a str,
     pub(super) cores: usize,
+    /// What a backend's GPU did at best, where it was measured.
+    pub(super) gpu: Option<Limits>,
     pub(super) threads: usize,
     /// Most tokens of one sequence.
     pub(super) context_len: usize,
@@ -119,7 +122,10 @@ impl Candidate {
             weight_bytes: info.weight_bytes,
             cache_bytes_per_token: info.cache_bytes_per_token,
             on_cpu,
-            bandwidth: apple::bandwidth_of(backend, loading.chip, loading.cores),
+            gpu: match loading.gpu {
+                Some(limits) => Some(Bound::measured(&limits, &info.device)),
+                None => Bound::stated(backend, loading.chip, loading.cores),
+            },
         };
         Ok(Self { facts, engine: Engine::Model(model), banned: BTreeSet::new() })
     }
@@ -136,7 +142,7 @@ impl Candidate {
             weight_bytes: loaded.weight_bytes,
             cache_bytes_per_token: loaded.cache_bytes_per_token,
             on_cpu: ON_CPU.contains(&name.engine.as_str()),
-            bandwidth: apple::bandwidth_of(&name.engine, loading.chip, loading.cores),
+            gpu: Bound::stated(&name.engine, loading.chip, loading.cores),
         };
         Ok(Self { facts, engine: Engine::Peer(peer), banned: BTreeSet::new() })
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: prefill and decode through the public contract, side by side and beside the machine's own limits.
 
 mod apple;
+mod bound;
 mod candidate;
 mod checkpoint;
 mod classify;
@@ -22,12 +23,14 @@ mod table;
 use crate::{Result, limits};
 use grid::Cell;
 use inference::CacheDtype;
-use report::{Machine, Report};
+use report::Report;
 use source::Asked;
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+pub(crate) use report::Machine;
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
@@ -47,9 +50,15 @@ The machine's limits are measured before and after, with as many threads, and th
   prefill  peak operations/s / 2 x parameters outside the embedding; the peak is that of int8 dot products where weights
            are quantised and the CPU has them, else the best of floating-point numbers
 Reading is summing 1 GiB in large pages, where the system has them.
-Attention's own arithmetic and the windows of sliding attention are left out. Limits are of this CPU, so only what
-runs on it has shares: cpu, llama_cpp, candle, openvino. On Apple silicon, metal and mlx_lm have shares of the bandwidth
+Attention's own arithmetic and the windows of sliding attention are left out. These limits are of this CPU, so they are
+for what runs on it: cpu, llama_cpp, candle, openvino. On Apple silicon, metal and mlx_lm have shares of the bandwidth
 that Apple states for the chip, in decoding. A peer's memory is that of its whole process.
+
+cuda and rocm have limits of their card, measured before a model is loaded, by kernels of ours:
+  decode   bytes/s that a copy of 1 GiB within the card's memory reads and writes
+  prefill  operations/s of the matrix instructions that our kernels use, on bf16 in registers; on H100, H200, GH200 and
+           B200, which have faster ones, what NVIDIA states
+A large product of our own (4096 x 4096 x 8192, bf16) is printed beside them. `cargo xtask card` measures all of a card.
 
 --profile times each operation of the steps, over all runs after a first. Of its limit is the share of the time that the
 limits allow: of reading the weights or the cache, or of the operations, whichever takes longer. Attention's operations
@@ -224,6 +233,19 @@ fn print(
 
 fn write(file: &Path, text: &str) -> Result {
     fs::write(file, text).map_err(|e| format!("{}: {e}", file.display()))
+}
+
+/// Reports of made-up numbers, as JSON.
+#[cfg(test)]
+pub(crate) mod made_up {
+    /// Of a card, whose limits were measured.
+    pub(crate) fn bench() -> String {
+        super::report::tests::report_of(["cuda", "gpu", "candle"]).json()
+    }
+
+    pub(crate) fn classify() -> String {
+        super::classify::report::tests::report().json()
+    }
 }
 
 #[cfg(test)]

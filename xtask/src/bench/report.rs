@@ -12,19 +12,19 @@ use serde::Serialize;
 
 /// Where it was measured.
 #[derive(Debug, Serialize)]
-pub(super) struct Machine {
-    pub(super) cpu: String,
-    pub(super) arch: &'static str,
-    pub(super) os: &'static str,
+pub(crate) struct Machine {
+    pub(crate) cpu: String,
+    pub(crate) arch: &'static str,
+    pub(crate) os: &'static str,
     /// Physical ones, as far as this process may use them.
-    pub(super) cores: usize,
+    pub(crate) cores: usize,
     /// Bytes.
     pub(super) memory: u64,
 }
 
 impl Machine {
     /// This one.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         // A system that does not tell is no reason not to measure.
         let mut system = sysinfo::System::new().ok();
         if let Some(system) = &mut system {
@@ -92,20 +92,23 @@ impl Work {
 
     /// Most tokens per second of a cell that the limits allow a candidate.
     fn limit(&self, cell: Cell, kind: Kind, facts: &Facts, limits: &Limits) -> Option<f64> {
+        let peak = match &facts.gpu {
+            // Quantised weights are multiplied as 16-bit numbers there.
+            Some(gpu) => gpu.operations,
+            None if facts.is_quantised() => Some(limits.quantised_peak().0),
+            None => Some(limits.peak().0),
+        };
         let limit = match kind {
-            Kind::Prefill if facts.is_quantised() => {
-                limits.quantised_peak().0 / self.operations_per_token
-            }
-            Kind::Prefill => limits.peak().0 / self.operations_per_token,
+            Kind::Prefill => peak? / self.operations_per_token,
             Kind::Decode => {
                 let batch = cell.batch as f64;
                 let context = cell.prompt as f64 + cell.generate as f64 / 2.0;
                 let cache = batch * context * facts.cache_bytes_per_token as f64;
                 let bytes = facts.weight_bytes as f64 * (1.0 - self.unread) + cache;
-                batch * facts.bandwidth.unwrap_or(limits.read.best) / bytes
+                batch * facts.gpu.as_ref().map_or(limits.read.best, |gpu| gpu.bandwidth) / bytes
             }
         };
-        let is_known = facts.on_cpu || facts.bandwidth.is_some() && matches!(kind, Kind::Decode);
+        let is_known = facts.on_cpu || facts.gpu.is_some();
         (is_known && limit.is_finite()).then_some(limit)
     }
 }
@@ -219,7 +222,10 @@ impl Report {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::{bench::grid, limits::Rate};
+    use crate::{
+        bench::{bound::Bound, grid},
+        limits::Rate,
+    };
 
     fn rate(best: f64) -> Rate {
         Rate { best, median: best }
@@ -234,8 +240,13 @@ pub(super) mod tests {
             note: String::new(),
             weight_bytes: 10_000,
             cache_bytes_per_token: 2,
-            on_cpu: !matches!(backend, "gpu" | "metal"),
-            bandwidth: (backend == "metal").then_some(201_600.0),
+            on_cpu: !matches!(backend, "gpu" | "metal" | "cuda"),
+            gpu: matches!(backend, "metal" | "cuda").then(|| Bound {
+                bandwidth: 201_600.0,
+                operations: (backend == "cuda").then_some(160e4),
+                large_product: None,
+                told: "made up".into(),
+            }),
         }
     }
 
@@ -247,6 +258,11 @@ pub(super) mod tests {
 
     /// Two backends on the grid, the second half as fast, and a peer that runs nothing.
     pub(crate) fn report() -> Report {
+        report_of(["cpu", "gpu", "candle"])
+    }
+
+    /// The same with others.
+    pub(crate) fn report_of(candidates: [&str; 3]) -> Report {
         let sample = |rate| Sample {
             prefill: 10.0 * rate,
             decode: rate,
@@ -262,7 +278,7 @@ pub(super) mod tests {
             ],
         });
         let comparison = Comparison {
-            facts: ["cpu", "gpu", "candle"].map(|b| facts(b, "bf16")).to_vec(),
+            facts: candidates.map(|b| facts(b, "bf16")).to_vec(),
             work: Work::of(&info(), true),
             measured: measured.collect(),
         };
@@ -302,6 +318,17 @@ pub(super) mod tests {
         let cell = Cell { prompt: 8, generate: 64, batch: 1, prefill: true };
         let limit = |kind| work.limit(cell, kind, &facts("metal", "bf16"), &limits);
         assert_eq!((limit(Kind::Prefill), limit(Kind::Decode)), (None, Some(201_600.0 / 10_080.0)));
+    }
+
+    #[test]
+    fn a_gpu_that_was_measured_has_limits_of_its_own() {
+        let (work, limits) = (Work::of(&info(), true), report().before);
+        let cell = Cell { prompt: 8, generate: 64, batch: 1, prefill: true };
+        for weights in ["bf16", "4 bit"] {
+            let limit = |kind| work.limit(cell, kind, &facts("cuda", weights), &limits);
+            assert_eq!(limit(Kind::Prefill), Some(160e4 / 8_000.0), "{weights}");
+            assert_eq!(limit(Kind::Decode), Some(201_600.0 / 10_080.0), "{weights}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! All candidates on one model, taking turns.
 
 use super::{
-    Args,
+    Args, bound,
     candidate::{Candidate, Loading},
     checkpoint::Checkpoint,
     grid::{Cell, rounds},
@@ -33,6 +33,7 @@ pub(super) fn compare(
         checkpoint: &checkpoint,
         chip: &machine.cpu,
         cores: machine.cores,
+        gpu: None,
         threads,
         context_len: lengths.max().unwrap_or(1),
         batch: cells.iter().map(|c| c.batch).max().unwrap_or(1),
@@ -43,6 +44,7 @@ pub(super) fn compare(
     let asked = args.asked(&checkpoint.dtype);
     let mut candidates = Vec::new();
     for (backend, forms) in backends(&args.backends, path, asked)? {
+        let loading = Loading { gpu: bound::measure(&backend)?, ..loading };
         for form in forms {
             eprintln!("{}: loading on {backend}", form.source.display());
             candidates.push(Candidate::of_backend(&backend, &form, loading)?);

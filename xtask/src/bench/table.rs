@@ -5,7 +5,7 @@ use super::{
     report::{Report, Row},
     spread::Spread,
 };
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 const GIB: f64 = (1_u64 << 30) as f64;
 
@@ -69,6 +69,14 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
         }
         writeln!(out)?;
     }
+    let gpus: Vec<_> = report
+        .candidates
+        .iter()
+        .filter_map(|f| Some((&f.backend, &f.gpu.as_ref()?.told)))
+        .collect();
+    for (backend, told) in gpus.iter().collect::<BTreeSet<_>>() {
+        writeln!(out, "limits of {backend}: {told}")?;
+    }
     writeln!(out)?;
     for facts in &report.candidates {
         writeln!(out, "{}", candidate(facts))?;
@@ -80,12 +88,7 @@ fn write(report: &Report, out: &mut String) -> std::fmt::Result {
     } else {
         String::new()
     };
-    let of_gpu = report
-        .candidates
-        .iter()
-        .find_map(|f| f.bandwidth)
-        .map(|rate| format!(" (on the GPU of {}'s {:.0} GB/s)", m.cpu, rate / 1e9));
-    let of_gpu = of_gpu.unwrap_or_default();
+    let of_gpu = if gpus.is_empty() { "" } else { "; on a GPU of its own limits" };
     let ratios = ratios(&report.candidates);
     writeln!(
         out,

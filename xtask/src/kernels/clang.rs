@@ -55,6 +55,9 @@ pub(super) fn targets<'a>(
     let version = version.map_or_else(newest, Ok)?;
     let program = format!("clang-{version}");
     let identity = output(Command::new(&program).arg("--version"))?;
+    let number =
+        identity.split_once("version ").and_then(|(_, rest)| rest.split_whitespace().next());
+    let compiler = format!("clang {}", number.unwrap_or("of an unknown version"));
     let mut known = Command::new(&program);
     known.args(["--target=amdgcn-amd-amdhsa", "-nogpulib", "--print-supported-cpus"]);
     let known = known.output().map_err(|e| format!("{program}: {e}"))?;
@@ -74,7 +77,7 @@ pub(super) fn targets<'a>(
                 compile(version, dir, arch, &options, &source)
             })
         };
-        targets.push((arch, Box::new(compile)));
+        targets.push(Target { arch, compiler: compiler.clone(), compile: Box::new(compile) });
     }
     Ok(targets)
 }

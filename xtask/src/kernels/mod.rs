@@ -3,6 +3,7 @@
 mod clang;
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 mod nvidia;
+mod page;
 
 use crate::{Result, root};
 use clap::Args as ClapArgs;
@@ -12,9 +13,7 @@ use inference_gpu::{
 };
 use std::{
     collections::BTreeMap,
-    env,
-    fmt::Write,
-    fs,
+    env, fs,
     path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -38,7 +37,7 @@ pub(crate) struct Args {
     /// Only these architectures; the table is not written then
     #[arg(long, value_name = "NAME")]
     arch: Vec<String>,
-    /// Do not write the table, which depends on the version of clang
+    /// Compare with the table instead of writing it, where a compiler is of the version that the table is of
     #[arg(long)]
     check: bool,
 }
@@ -56,7 +55,12 @@ struct Takes {
 type Compiled = Vec<(String, Takes)>;
 
 /// An architecture, and what compiles a module for it.
-type Target<'a> = (&'static str, Box<dyn Fn(Module) -> Result<Compiled> + Sync + 'a>);
+struct Target<'a> {
+    arch: &'static str,
+    /// Such as `clang 19.1.7`.
+    compiler: String,
+    compile: Box<dyn Fn(Module) -> Result<Compiled> + Sync + 'a>,
+}
 
 /// By kernel, then by architecture.
 type Table = BTreeMap<String, BTreeMap<&'static str, Takes>>;
@@ -73,17 +77,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted = |arch: &str| args.arch.is_empty() || args.arch.iter().any(|a| a == arch);
     let dir = env::temp_dir().join(format!("inference-kernels-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let done = targets(args, &wanted, &dir).and_then(|targets| compile_all(&targets));
+    let done = targets(args, &wanted, &dir).and_then(|targets| {
+        let compilers = targets.iter().map(|t| (t.arch, t.compiler.clone())).collect();
+        compile_all(&targets).map(|done| (compilers, done))
+    });
     let _ = fs::remove_dir_all(&dir);
-    let (table, faults) = done?;
-    if args.arch.is_empty() && !args.check {
-        let path = root().join(TABLE);
-        fs::write(&path, page(&table)).map_err(|e| format!("{}: {e}", path.display()))?;
+    let (compilers, (table, mut faults)) = done?;
+    let path = root().join(TABLE);
+    let in_words = |e: std::io::Error| format!("{}: {e}", path.display());
+    if args.check {
+        let old = fs::read_to_string(&path).map_err(in_words)?;
+        faults.extend(page::differences(&old, &table, &compilers));
+    } else if args.arch.is_empty() {
+        fs::write(&path, page::page(&table, &compilers)).map_err(in_words)?;
         println!("{TABLE} is written");
     }
     match faults.len() {
         0 => Ok(()),
-        n => Err(format!("{n} kernels take too much:\n{}", faults.join("\n"))),
+        n => Err(format!(
+            "{n} kernels take too much, or what {TABLE} does not say:\n{}",
+            faults.join("\n")
+        )),
     }
 }
 
@@ -110,9 +124,11 @@ fn compile_all(targets: &[Target<'_>]) -> Result<(Table, Vec<String>)> {
     let next = AtomicUsize::new(0);
     let worker = || -> Result<Vec<_>> {
         let mut done = Vec::new();
-        while let Some(((arch, compile), module)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let kernels = compile(*module).map_err(|e| format!("{module} for {arch}: {e}"))?;
-            done.push((*arch, *module, kernels));
+        while let Some((target, module)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let arch = target.arch;
+            let kernels =
+                (target.compile)(*module).map_err(|e| format!("{module} for {arch}: {e}"))?;
+            done.push((arch, *module, kernels));
         }
         Ok(done)
     };
@@ -129,10 +145,7 @@ fn compile_all(targets: &[Target<'_>]) -> Result<(Table, Vec<String>)> {
                 _ => String::new(),
             };
             let name = format!("{name}{bits}");
-            // Where there are registers that accumulate, others may be moved there: that is no spill to memory.
-            let moved = ["gfx90a", "gfx942", "gfx950"].contains(&arch) && takes.scratch == 0;
-            let spilled = takes.scratch > 0 || takes.spills > 0 && !moved;
-            if spilled || takes.shared > SHARED {
+            if takes.scratch > 0 || takes.spills > 0 || takes.shared > SHARED {
                 faults.push(format!("{name} on {arch}: {takes:?}"));
             }
             table.entry(name).or_default().insert(arch, takes);
@@ -184,30 +197,6 @@ fn parse(text: &[u8]) -> Option<Compiled> {
         Some((name, Takes { registers, shared, scratch: number()?, spills: number()? }))
     };
     std::str::from_utf8(text).ok()?.lines().map(line).collect()
-}
-
-fn page(table: &Table) -> String {
-    let mut page = String::from(
-        "# What the GPU kernels take\n\n\
-         Made by `cargo xtask kernels`: vector registers of a lane (of gfx90a and later with those that accumulate, of gfx908 without; of NVIDIA's, registers of a thread), \
-         and KiB of shared memory of a block, by architecture; nothing where no compiler for it was there.\nNo kernel spills a register or uses scratch memory.\n\n| kernel | shared |",
-    );
-    for arch in all() {
-        write!(page, " {arch} |").expect("a string takes all");
-    }
-    page.push_str("\n| --- | --- |");
-    page.push_str(&" --- |".repeat(all().count()));
-    for (name, row) in table {
-        let shared = row.values().map(|t| t.shared).max().unwrap_or(0);
-        write!(page, "\n| `{name}` | {:.1} |", f64::from(shared) / 1024.0)
-            .expect("a string takes all");
-        for arch in all() {
-            let registers = row.get(arch).map_or(String::new(), |t| t.registers.to_string());
-            write!(page, " {registers} |").expect("a string takes all");
-        }
-    }
-    page.push('\n');
-    page
 }
 
 #[cfg(test)]

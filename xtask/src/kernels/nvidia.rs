@@ -21,21 +21,21 @@ pub(super) fn targets(wanted: &dyn Fn(&str) -> bool) -> Vec<Target<'static>> {
         }
     };
     let (major, minor) = nvrtc.version;
-    let compiler = format!("NVRTC {}", nvrtc.identity());
+    let identity = format!("NVRTC {}", nvrtc.identity());
     let target = |arch: &'static str| -> Target<'static> {
         println!("NVRTC {major}.{minor}, {arch}");
-        let compiler = compiler.clone();
+        let identity = identity.clone();
         let compile = move |module: Module| {
             let mut options = options(arch, &module.defines());
             options.push("--ptxas-options=-v".to_owned());
             let source = module.source();
-            remembered(&compiler, &options, &source, || {
+            remembered(&identity, &options, &source, || {
                 let compiled = nvrtc.compile_and_log(&source, &options);
                 let (_, log) = compiled.map_err(|error| error.to_string())?;
                 Ok(read(&log))
             })
         };
-        (arch, Box::new(compile))
+        Target { arch, compiler: format!("NVRTC {major}.{minor}"), compile: Box::new(compile) }
     };
     wanted.into_iter().map(target).collect()
 }

@@ -6,11 +6,11 @@ mod weights;
 
 use crate::Result;
 use serde_json::{Value, json};
-use shapes::Shape;
 use std::{fs, path::Path, path::PathBuf};
 use weights::Dtype;
 use xtask::gguf;
 
+pub(crate) use shapes::Shape;
 pub(crate) use weights::hash;
 
 /// Arguments of `make-model`.

@@ -39,6 +39,7 @@ const OURS: [(&str, &[&str]); 12] = [
             "inference-cpu",
             "inference-gpu",
             "inference-cuda",
+            "inference-rocm",
         ],
     ),
 ];

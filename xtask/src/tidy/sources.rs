@@ -24,7 +24,7 @@ const UNSAFE: [&str; 21] = [
     "crates/inference-rocm/src/hip/",
     "crates/inference-rocm/tests/",
     "crates/inference-cuda/src/driver/",
-    "crates/inference-cuda/tests/card.rs",
+    "tests/src/card.rs",
     "tests/src/metal.rs",
     "tests/tests/sanitised.rs",
     "xtask/src/limits.rs",

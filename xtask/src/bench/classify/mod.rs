@@ -2,7 +2,7 @@
 //! comes.
 
 mod latency;
-mod report;
+pub(super) mod report;
 mod texts;
 mod ways;
 
@@ -121,6 +121,7 @@ impl Bench<'_> {
                         checkpoint: &self.checkpoint,
                         chip: &self.machine.cpu,
                         cores: self.machine.cores,
+                        gpu: None,
                         threads: self.threads,
                         context_len,
                         batch,

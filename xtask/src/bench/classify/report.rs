@@ -18,7 +18,7 @@ const SAME: f32 = 1e-5;
 
 /// Everything that was measured.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(in crate::bench) struct Report {
     /// Day of the measurement.
     date: String,
     machine: Machine,
@@ -81,7 +81,7 @@ impl Report {
     }
 
     /// One JSON object, on one line.
-    pub(super) fn json(&self) -> String {
+    pub(in crate::bench) fn json(&self) -> String {
         serde_json::to_string(self).expect("numbers and texts are always JSON")
     }
 
@@ -198,7 +198,7 @@ fn columns<const N: usize>(out: &mut String, rows: &[[String; N]]) -> std::fmt::
 }
 
 #[cfg(test)]
-mod tests {
+pub(in crate::bench) mod tests {
     use super::*;
     use crate::bench::report::tests::facts;
 
@@ -230,8 +230,8 @@ mod tests {
         assert_eq!(same, [(4, 4), (4, 4), (0, 0)]);
     }
 
-    #[test]
-    fn the_table_and_the_json_have_all_of_it() {
+    /// Two ways of one model, and streams beside a prompt.
+    pub(in crate::bench) fn report() -> Report {
         let texts = Texts {
             prompts: vec!["a".to_owned(); 4],
             warm_up: Vec::new(),
@@ -250,7 +250,12 @@ mod tests {
         };
         let all =
             [measured("cpu", Kind::Shared, 40.0, 0.9), measured("cpu", Kind::Unshared, 10.0, 0.9)];
-        let report = Report::new(Machine::here(), 2, &texts, 3, &all, vec![latency]);
+        Report::new(Machine::here(), 2, &texts, 3, &all, vec![latency])
+    }
+
+    #[test]
+    fn the_table_and_the_json_have_all_of_it() {
+        let report = report();
         let table = report.table();
         for part in [
             "4 sentences behind 60 tokens, 20.0 more each, in 3 turns; labels x, y",
