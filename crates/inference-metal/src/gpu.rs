@@ -14,7 +14,9 @@ use candle_metal_kernels::{
 };
 use inference_core::Error;
 use objc2::rc::autoreleasepool;
-use objc2_metal::{MTLCompileOptions, MTLDevice, MTLGPUFamily, MTLMathMode, MTLSize};
+use objc2_metal::{
+    MTLCompileOptions, MTLDevice, MTLGPUFamily, MTLMathFloatingPointFunctions, MTLMathMode, MTLSize,
+};
 use std::{cell::RefCell, collections::HashMap, fmt, sync::Arc};
 
 /// The GPU of this machine, with a queue of its own.
@@ -95,8 +97,10 @@ impl AppleGpu {
             return Ok(compiled.clone());
         }
         let options = MTLCompileOptions::new();
-        // What is no number, or infinite, must stay so.
+        // What is no number, or infinite, must stay so: in what the compiler rearranges, and in `exp2` and its like, which
+        // are Metal's fast ones unless this is said as well.
         options.setMathMode(MTLMathMode::Safe);
+        options.setMathFloatingPointFunctions(MTLMathFloatingPointFunctions::Precise);
         let device = self.device.metal_device();
         let compiled = device
             .new_library_with_source(&library.source(), Some(&options))
