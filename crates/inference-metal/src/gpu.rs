@@ -22,6 +22,7 @@ use std::{cell::RefCell, collections::HashMap, fmt, sync::Arc};
 /// The GPU of this machine, with a queue of its own.
 pub struct AppleGpu {
     device: MetalDevice,
+    cores: usize,
     libraries: RefCell<HashMap<Library, metal::Library>>,
     pipelines: RefCell<HashMap<(Library, &'static str), ComputePipeline>>,
 }
@@ -56,6 +57,16 @@ pub(crate) fn name(gpu: &metal::Device) -> String {
     gpu.as_ref().name().to_string()
 }
 
+/// Metal doesn't say how many there are; these are those of the largest of a kind, or near it.
+fn cores(gpu: &metal::Device) -> usize {
+    match gpu.device_type() {
+        MetalDeviceType::Phone => 6,
+        MetalDeviceType::BasePro | MetalDeviceType::Medium => 20,
+        MetalDeviceType::Max => 40,
+        MetalDeviceType::Ultra => 80,
+    }
+}
+
 fn kernel_error(error: MetalKernelError) -> candle_core::Error {
     MetalError::from(error).into()
 }
@@ -69,9 +80,12 @@ impl AppleGpu {
         find().map_err(|reason| Error::BackendNotAvailable { name: NAME.to_owned(), reason })?;
         let opened = Device::new_metal(0).map_err(crate::device::fault)?;
         match opened {
-            Device::Metal(device) => {
-                Ok(Self { device, libraries: RefCell::default(), pipelines: RefCell::default() })
-            }
+            Device::Metal(device) => Ok(Self {
+                cores: cores(device.metal_device()),
+                device,
+                libraries: RefCell::default(),
+                pipelines: RefCell::default(),
+            }),
             _ => Err(Error::Device { reason: "candle opened another device".to_owned() }),
         }
     }
@@ -213,13 +227,7 @@ impl Launcher for AppleGpu {
     }
 
     fn cores(&self) -> usize {
-        // Metal doesn't say; these are those of the largest of a kind, or near it.
-        match self.device.metal_device().device_type() {
-            MetalDeviceType::Phone => 6,
-            MetalDeviceType::BasePro | MetalDeviceType::Medium => 20,
-            MetalDeviceType::Max => 40,
-            MetalDeviceType::Ultra => 80,
-        }
+        self.cores
     }
 
     fn load(&self, library: Library) -> Result<()> {
