@@ -178,10 +178,7 @@ fn sampled(lanes: &Lanes, rows: &[Vec<f32>], k: usize, name: &'static str) -> Ve
 fn the_largest_logits_are_found() {
     let mut noise = Noise::new(5);
     for order in [Order::Forward, Order::Reverse, Order::Random] {
-        let Some(lanes) = Lanes::new(order) else {
-            println!("skipped: no C++ compiler");
-            return;
-        };
+        let Some(lanes) = Lanes::new(order) else { return };
         for n in [1, 2, 31, 255, 256, 257, 1000, 5003] {
             let mut rows: Vec<Vec<f32>> = (0..2).map(|_| noise.numbers(n)).collect();
             // Few different numbers, with both zeros; infinities; what is no number.
