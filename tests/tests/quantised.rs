@@ -40,8 +40,8 @@ const CHECKPOINTS: [(&str, u8, Option<usize>); 6] = [
     ("fp8", 8, None),
 ];
 
-/// Runs a prompt of the checkpoint `path`, and compares.
-fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, tolerance: f64) {
+/// Runs prompts of the checkpoint `path`, all at the same time, and compares.
+fn check<D: Device>(device: &D, what: &str, path: &Path, prompts: &[Prompt], tolerance: f64) {
     let config = Config::open(path).expect("opens");
     let family = families::find(config.model_type().expect("says")).expect("is known");
     let architecture = (family.describe)(&config).expect("is described");
@@ -53,25 +53,28 @@ fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, tolera
         path,
         progress: &|_| {},
     };
-    let (logits, tokens) = greedy::run(device, architecture, source, prompt, CacheDtype::F32, 16);
-    let at = format!("{what}, prompt {:?}", prompt.name);
-    greedy::compare(&at, prompt, &logits, &tokens, tolerance);
+    let all: Vec<_> = prompts.iter().collect();
+    let found = greedy::run_together(device, architecture, source, &all, CacheDtype::F32, 16);
+    for (prompt, (logits, tokens)) in prompts.iter().zip(found) {
+        let at = format!("{what}, prompt {:?}", prompt.name);
+        greedy::compare(&at, prompt, &logits, &tokens, tolerance);
+    }
 }
 
 /// The same on all devices.
-fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
-    check(&Naive { block_len: 7 }, &format!("{name} on naive"), path, prompt, EXACT);
+fn check_everywhere(name: &str, path: &Path, prompts: &[Prompt]) {
+    check(&Naive { block_len: 7 }, &format!("{name} on naive"), path, prompts, EXACT);
     let candle = Candle::new(OnCpu::default());
-    check(&candle, &format!("{name} on candle"), path, prompt, EXACT);
+    check(&candle, &format!("{name} on candle"), path, prompts, EXACT);
     for level in Level::available() {
         let cpu = Cpu::with_level(2, level).expect("is available");
-        check(&cpu, &format!("{name} on cpu {level:?}"), path, prompt, ROUNDED);
+        check(&cpu, &format!("{name} on cpu {level:?}"), path, prompts, ROUNDED);
         let cpu = cpu.exact_activations(true);
-        check(&cpu, &format!("{name} on exact cpu {level:?}"), path, prompt, CLOSE);
+        check(&cpu, &format!("{name} on exact cpu {level:?}"), path, prompts, CLOSE);
     }
     let (arch, order) = gpu::kind_for(name);
     if let Some(gpu) = gpu::playing(arch, order) {
-        check(&gpu, &format!("{name} on {arch}"), path, prompt, CLOSE);
+        check(&gpu, &format!("{name} on {arch}"), path, prompts, CLOSE);
     }
 }
 
@@ -79,9 +82,7 @@ fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
 fn quantised_checkpoints_meet_their_golden_values() {
     for (name, ..) in CHECKPOINTS {
         let name = format!("quantised/{name}");
-        for prompt in fixtures::golden(&name).prompts {
-            check_everywhere(&name, &fixtures::path(&name), &prompt);
-        }
+        check_everywhere(&name, &fixtures::path(&name), &fixtures::golden(&name).prompts);
     }
 }
 
@@ -150,18 +151,17 @@ fn every_width_and_group_of_mlx_gives_its_logits() {
             _ => assert_eq!(row, form.row, "{file}"),
         }
         assert_eq!(form.mode != "mxfp8", matches!(matrix, Matrix::Affine(_)), "{file}");
-        for (tokens, logits) in grid.tokens.iter().zip(&form.logits) {
-            let prompt = Prompt {
-                name: format!("{} tokens", tokens.len()),
-                text: None,
-                tokens: tokens.clone(),
-                logits: logits.clone(),
-                greedy: vec![],
-                greedy_text: String::new(),
-                margins: vec![],
-            };
-            check_everywhere(file, dir.path(), &prompt);
-        }
+        let prompt = |(tokens, logits): (&Vec<u32>, &Vec<f32>)| Prompt {
+            name: format!("{} tokens", tokens.len()),
+            text: None,
+            tokens: tokens.clone(),
+            logits: logits.clone(),
+            greedy: vec![],
+            greedy_text: String::new(),
+            margins: vec![],
+        };
+        let prompts: Vec<_> = grid.tokens.iter().zip(&form.logits).map(prompt).collect();
+        check_everywhere(file, dir.path(), &prompts);
     }
 }
 
