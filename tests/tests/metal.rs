@@ -20,7 +20,7 @@ use inference_metal::{
 };
 use inference_tests::{
     engines::Plan,
-    fixtures,
+    fixtures, golden,
     metal::{self, Lanes},
 };
 use std::sync::{
@@ -317,4 +317,14 @@ fn a_cache_it_cannot_store_is_refused_before_anything_is_loaded() {
     assert!(matches!(&error, Error::Unsupported { backend, .. } if backend == "metal"), "{error}");
     assert!(error.to_string().contains("Int8"), "{error}");
     assert_eq!(loaded.load(SeqCst), 0, "bytes were placed before");
+}
+
+/// Whole models by the kernels, lane by lane: every family, in one of the types.
+#[test]
+fn the_kernels_meet_the_golden_values() {
+    let types = [Stored::Bf16, Stored::F16, Stored::F32].into_iter().cycle();
+    for (name, dtype) in fixtures::families().iter().zip(types) {
+        let Some(candle) = metal::kernels(Order::Random) else { return };
+        golden::check(&candle, "the Metal kernels", name, dtype, 29, golden::SHORT);
+    }
 }

@@ -12,10 +12,11 @@ use inference_engine::{
     naive::Naive,
     weights::{Folder, Matrix, Weights},
 };
+use inference_gpu::cpu::Order;
 use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures::{self, Prompt},
-    gpu, greedy,
+    gpu, greedy, metal,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -82,7 +83,11 @@ fn check_everywhere(name: &str, path: &Path, prompts: &[Prompt]) {
 fn quantised_checkpoints_meet_their_golden_values() {
     for (name, ..) in CHECKPOINTS {
         let name = format!("quantised/{name}");
-        check_everywhere(&name, &fixtures::path(&name), &fixtures::golden(&name).prompts);
+        let (path, prompts) = (fixtures::path(&name), fixtures::golden(&name).prompts);
+        check_everywhere(&name, &path, &prompts);
+        if let Some(candle) = metal::kernels(Order::Random) {
+            check(&candle, &format!("{name} by the Metal kernels"), &path, &prompts, EXACT);
+        }
     }
 }
 
