@@ -136,9 +136,8 @@ pub fn quantised_checkpoints_meet_their_golden_values<D: Driver>(open: Open<D>) 
     let Some(gpu) = gpu(open) else { return };
     for (name, ..) in CHECKPOINTS {
         let name = format!("quantised/{name}");
-        for prompt in fixtures::golden(&name).prompts {
-            quantised::check(&gpu, &name, &fixtures::path(&name), &prompt, CLOSE);
-        }
+        let (path, prompts) = (fixtures::path(&name), fixtures::golden(&name).prompts);
+        quantised::check(&gpu, &name, &path, &prompts, CLOSE);
     }
 }
 
@@ -148,9 +147,7 @@ pub fn every_width_and_group_of_mlx_gives_its_logits<D: Driver>(open: Open<D>) {
     let grid = Grid::open();
     for (file, form) in &grid.files {
         let dir = form.checkpoint(file);
-        for prompt in grid.prompts(form) {
-            quantised::check(&gpu, file, dir.path(), &prompt, CLOSE);
-        }
+        quantised::check(&gpu, file, dir.path(), &grid.prompts(form), CLOSE);
     }
 }
 

@@ -19,7 +19,8 @@ pub const SHORT: Range<usize> = 0..1001;
 /// Those that are longer: past windows, and past a rotation's original length.
 pub const LONG: Range<usize> = 1001..usize::MAX;
 
-/// Compares a fixture in `dtype` on `device` with its golden values: prompts of so many tokens, in chunks of `chunk`.
+/// Compares a fixture in `dtype` on `device` with its golden values: prompts of so many tokens, all at the same time, in
+/// chunks of `chunk`.
 ///
 /// # Panics
 /// Where they differ by more than the tolerance, or the device fails.
@@ -54,16 +55,19 @@ pub fn check_model<D: Device>(
         DType::F16 => CacheDtype::F16,
         _ => CacheDtype::Bf16,
     };
-    for prompt in fixtures::golden(name).prompts {
-        if !lengths.contains(&prompt.tokens.len()) {
-            continue;
-        }
-        let checkpoint = Checkpoint::open(path).expect("is described");
-        let weights = checkpoint.weights().expect("opens");
-        let source = checkpoint.source(&*weights, &|_| {});
-        let architecture = checkpoint.architecture().clone();
-        let (logits, tokens) = greedy::run(device, architecture, source, &prompt, cache, chunk);
+    let golden = fixtures::golden(name);
+    let prompts: Vec<_> =
+        golden.prompts.iter().filter(|p| lengths.contains(&p.tokens.len())).collect();
+    if prompts.is_empty() {
+        return;
+    }
+    let checkpoint = Checkpoint::open(path).expect("is described");
+    let weights = checkpoint.weights().expect("opens");
+    let source = checkpoint.source(&*weights, &|_| {});
+    let architecture = checkpoint.architecture().clone();
+    let found = greedy::run_together(device, architecture, source, &prompts, cache, chunk);
+    for (prompt, (logits, tokens)) in prompts.iter().zip(found) {
         let at = format!("{name} in {dtype:?} on {what}, prompt {:?}", prompt.name);
-        greedy::compare(&at, &prompt, &logits, &tokens, tolerance(dtype));
+        greedy::compare(&at, prompt, &logits, &tokens, tolerance(dtype));
     }
 }

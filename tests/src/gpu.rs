@@ -2,7 +2,7 @@
 
 use inference_gpu::{
     Gpu,
-    cpu::{CpuDriver, Order},
+    cpu::{CpuDriver, NEEDS, Order},
 };
 
 /// An architecture of each kind of waves and matrix instructions.
@@ -30,14 +30,14 @@ pub fn kind_for(what: &str) -> (&'static str, Order) {
 /// Most tokens of a step of the tests.
 const STEP_TOKENS: usize = 256;
 
-/// A device that plays `arch`, its lanes in this order. `None`, and a line that says so, where there is no C++ compiler.
+/// A device that plays `arch`, its lanes in this order. `None`, and a line that says so, where there can be none.
 ///
 /// # Panics
 /// Where a kernel can't be compiled.
 pub fn playing(arch: &str, order: Order) -> Option<Gpu<CpuDriver>> {
     let driver = CpuDriver::new(arch, order);
     if driver.is_none() {
-        println!("skipped: no C++ compiler ($CXX, c++) to compile the GPU kernels with");
+        println!("skipped: {NEEDS}");
     }
     driver.map(|driver| Gpu::new(driver, STEP_TOKENS).expect("compiles"))
 }

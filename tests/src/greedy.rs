@@ -26,15 +26,33 @@ pub fn run<D: Device>(
     cache: CacheDtype,
     chunk: usize,
 ) -> (Vec<f32>, Vec<u32>) {
+    run_together(device, architecture, source, &[prompt], cache, chunk).remove(0)
+}
+
+/// The same for several prompts in company of each other: a step has a token of each that decodes, and up to `chunk` of those
+/// that do not yet.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_together<D: Device>(
+    device: &D,
+    architecture: Architecture,
+    source: Source<'_>,
+    prompts: &[&Prompt],
+    cache: CacheDtype,
+    chunk: usize,
+) -> Vec<(Vec<f32>, Vec<u32>)> {
     let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
-    let blocks = (prompt.tokens.len() + prompt.greedy.len()).div_ceil(device.block_len());
+    let of = |p: &&Prompt| (p.tokens.len() + p.greedy.len()).div_ceil(device.block_len());
+    let (blocks, vocab) = (prompts.iter().map(of).sum(), architecture.vocab);
     let decoder = Decoder::load(device, architecture, source).expect("loads");
     let mut cache = device.cache(&layers, blocks, cache).expect("fits");
     let pool = BlockPool::new(blocks, device.block_len());
     let lengths = decoder.architecture().lengths();
-    let mut scheduler = Scheduler::new(pool, 1).lengths(lengths);
-    scheduler.add([Sequence::new(prompt.tokens.clone(), Wanted::Last, ())]);
-    let (mut first, mut tokens) = (Vec::new(), Vec::new());
+    let mut scheduler = Scheduler::new(pool, prompts.len()).lengths(lengths);
+    let sequence = |(i, p): (usize, &&Prompt)| Sequence::new(p.tokens.clone(), Wanted::Last, i);
+    scheduler.add(prompts.iter().enumerate().map(sequence));
+    let mut found = vec![(Vec::new(), Vec::new()); prompts.len()];
     while !scheduler.is_idle() {
         let step = scheduler.next_step(&mut NoReuse, chunk);
         let logits = decoder.forward(device, &mut cache, &step).expect("runs");
@@ -43,17 +61,20 @@ pub fn run<D: Device>(
             if !advance.complete {
                 return Flow::Continue;
             }
+            let logits = &logits[advance.rows.start * vocab..][..vocab];
+            let (first, tokens) = &mut found[sequence.task];
             if first.is_empty() {
-                first = logits.clone();
+                first.extend_from_slice(logits);
             }
-            let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
+            let best = (0..vocab).max_by(|&a, &b| logits[a].total_cmp(&logits[b]));
             let token = best.expect("there are logits") as u32;
             sequence.tokens.push(token);
             tokens.push(token);
-            if tokens.len() >= prompt.greedy.len() { Flow::Done } else { Flow::Continue }
+            let wanted = prompts[sequence.task].greedy.len();
+            if tokens.len() >= wanted { Flow::Done } else { Flow::Continue }
         });
     }
-    (first, tokens)
+    found
 }
 
 /// Compares what [`run`] gave with the golden values.

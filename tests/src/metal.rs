@@ -4,7 +4,7 @@
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 use inference_gpu::{
     Driver, Launch,
-    cpu::{self, CpuDriver, Order},
+    cpu::{self, CpuDriver, NEEDS, Order},
 };
 use inference_metal::{
     Buffer, Candle, Kernel, Kernels, Launcher, Library, OnCpu, operations::Operations,
@@ -21,13 +21,9 @@ use std::{
 const SHIM: &str = include_str!("../../crates/inference-metal/kernels/shim/metal.h");
 
 /// The device over candle's tensors with our kernels, whose lanes run in this order. `None`, and a line that says so, where
-/// there is no C++ compiler.
+/// there can be none.
 pub fn kernels(order: Order) -> Option<Candle<Kernels<Lanes>>> {
-    let lanes = Lanes::new(order);
-    if lanes.is_none() {
-        println!("skipped: no C++ compiler ($CXX, c++) to compile the Metal kernels with");
-    }
-    Some(Candle::new(Kernels::new(lanes?)))
+    Some(Candle::new(Kernels::new(Lanes::new(order)?)))
 }
 
 /// Runs the kernels.
@@ -45,11 +41,14 @@ impl fmt::Debug for Lanes {
 }
 
 impl Lanes {
-    /// `None` where there is no C++ compiler.
+    /// `None`, and a line that says so, where kernels can't run on the CPU.
     pub fn new(order: Order) -> Option<Self> {
         // Any architecture with waves of 32 lanes: the driver's matrix instructions are not used.
-        let driver = CpuDriver::new("gfx1030", order)?;
-        Some(Self { driver, compiled: RefCell::default(), tensors: OnCpu::default() })
+        let driver = CpuDriver::new("gfx1030", order);
+        if driver.is_none() {
+            println!("skipped: {NEEDS}");
+        }
+        Some(Self { driver: driver?, compiled: RefCell::default(), tensors: OnCpu::default() })
     }
 
     fn kernel(&self, library: Library, name: &str) -> Result<cpu::Kernel> {

@@ -25,11 +25,11 @@ pub const CHECKPOINTS: [(&str, u8, Option<usize>); 6] = [
 /// Of logits of a device that rounds no activations to 8 bits; those that meet 16-bit weights may be rounded to 16.
 pub const CLOSE: f64 = 2e-2;
 
-/// Runs a prompt of the checkpoint `path`, and compares.
+/// Runs prompts of the checkpoint `path`, all at the same time, and compares.
 ///
 /// # Panics
 /// Where they differ by more than the tolerance, or the device fails.
-pub fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, tolerance: f64) {
+pub fn check<D: Device>(device: &D, what: &str, path: &Path, prompts: &[Prompt], tolerance: f64) {
     let config = Config::open(path).expect("opens");
     let family = families::find(config.model_type().expect("says")).expect("is known");
     let architecture = (family.describe)(&config).expect("is described");
@@ -41,9 +41,12 @@ pub fn check<D: Device>(device: &D, what: &str, path: &Path, prompt: &Prompt, to
         path,
         progress: &|_| {},
     };
-    let (logits, tokens) = greedy::run(device, architecture, source, prompt, CacheDtype::F32, 16);
-    let at = format!("{what}, prompt {:?}", prompt.name);
-    greedy::compare(&at, prompt, &logits, &tokens, tolerance);
+    let all: Vec<_> = prompts.iter().collect();
+    let found = greedy::run_together(device, architecture, source, &all, CacheDtype::F32, 16);
+    for (prompt, (logits, tokens)) in prompts.iter().zip(found) {
+        let at = format!("{what}, prompt {:?}", prompt.name);
+        greedy::compare(&at, prompt, &logits, &tokens, tolerance);
+    }
 }
 
 /// `quantised/grid/golden.json`

@@ -112,6 +112,7 @@ impl<D: Device> Device for Spy<D> {
         fn is_shared(&self, map: &D::Linear) -> bool;
         fn block_len(&self) -> usize;
         fn block_bytes(&self, layers: &[Attention], dtype: CacheDtype) -> u64;
+        fn stores(&self, dtype: CacheDtype) -> bool;
         fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<D::Cache>;
         fn read(&self, x: D::Tensor) -> Result<Vec<f32>>;
         fn memory(&self) -> Memory;

@@ -5,6 +5,7 @@ use candle_core::{DType, Result, Tensor};
 use inference::{Availability, Error, LoadOptions, registry};
 use inference_core::{CacheDtype, Completion, GenerateOptions, TextModel};
 use inference_engine::{
+    Setup,
     arch::{Activation, Attention},
     check::{self, Noise, distance},
     device::{Device, Heads},
@@ -19,8 +20,12 @@ use inference_metal::{
 };
 use inference_tests::{
     engines::Plan,
-    fixtures,
+    fixtures, golden,
     metal::{self, Lanes},
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::SeqCst},
 };
 
 /// Of what is computed in f32: sums in another order.
@@ -289,4 +294,37 @@ fn quantised_weights_are_held_as_they_are_stored() {
     // Norms are widened, and rows are filled up to 32 columns.
     assert!(held >= stored && held < stored + stored / 5, "{held} bytes for {stored}");
     assert_eq!(memory.peak, held);
+}
+
+/// The device is asked for its types of cache first: weights may take minutes, and all of the memory.
+#[test]
+fn a_cache_it_cannot_store_is_refused_before_anything_is_loaded() {
+    let loaded = Arc::new(AtomicU64::new(0));
+    let seen = loaded.clone();
+    let options = LoadOptions::default()
+        .cache_dtype(CacheDtype::Int8)
+        .progress(move |progress| seen.store(progress.done, SeqCst));
+    let setup = Setup {
+        backend: "metal",
+        device: "candle's CPU".to_owned(),
+        slots: 2,
+        step_tokens: 64,
+        reserve: 0,
+    };
+    let open = || Ok(Candle::new(OnCpu::default()));
+    let error = inference_engine::load(&fixtures::path("llama"), &options, setup, open);
+    let error = error.expect_err("there are no such kernels");
+    assert!(matches!(&error, Error::Unsupported { backend, .. } if backend == "metal"), "{error}");
+    assert!(error.to_string().contains("Int8"), "{error}");
+    assert_eq!(loaded.load(SeqCst), 0, "bytes were placed before");
+}
+
+/// Whole models by the kernels, lane by lane: every family, in one of the types.
+#[test]
+fn the_kernels_meet_the_golden_values() {
+    let types = [Stored::Bf16, Stored::F16, Stored::F32].into_iter().cycle();
+    for (name, dtype) in fixtures::families().iter().zip(types) {
+        let Some(candle) = metal::kernels(Order::Random) else { return };
+        golden::check(&candle, "the Metal kernels", name, dtype, 29, golden::SHORT);
+    }
 }

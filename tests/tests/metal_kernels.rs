@@ -2,10 +2,16 @@
 //! sampling.
 
 use candle_core::{DType, Device, Tensor};
-use inference_engine::check::Noise;
+use inference_engine::{
+    check::{Noise, distance, raw},
+    device::Device as Engine,
+    naive::Naive,
+    step::Step,
+    weights::{Affine, DType as Stored, Matrix},
+};
 use inference_gpu::cpu::Order;
 use inference_metal::{Buffer, Kernel, Launcher, Library};
-use inference_tests::metal::Lanes;
+use inference_tests::metal::{self, Lanes};
 use std::{
     collections::BTreeMap,
     io::Write,
@@ -178,10 +184,7 @@ fn sampled(lanes: &Lanes, rows: &[Vec<f32>], k: usize, name: &'static str) -> Ve
 fn the_largest_logits_are_found() {
     let mut noise = Noise::new(5);
     for order in [Order::Forward, Order::Reverse, Order::Random] {
-        let Some(lanes) = Lanes::new(order) else {
-            println!("skipped: no C++ compiler");
-            return;
-        };
+        let Some(lanes) = Lanes::new(order) else { return };
         for n in [1, 2, 31, 255, 256, 257, 1000, 5003] {
             let mut rows: Vec<Vec<f32>> = (0..2).map(|_| noise.numbers(n)).collect();
             // Few different numbers, with both zeros; infinities; what is no number.
@@ -198,6 +201,53 @@ fn the_largest_logits_are_found() {
             for k in [1, 7, 40, 256].into_iter().filter(|k| *k <= n) {
                 for (got, want) in sampled(&lanes, &rows, k, "top_k").iter().zip(&want) {
                     assert_eq!(got[..], want[..k], "{k} of {n}");
+                }
+            }
+        }
+    }
+}
+
+/// The first rows of a matrix, by an embedding.
+fn embedded<D: Engine>(d: &D, of: &Matrix, rows: usize) -> D::Tensor {
+    let table = d.load_linear(std::slice::from_ref(of), None).expect("loads");
+    let tokens: Vec<u32> = (0..rows as u32).collect();
+    let mut step = Step::default();
+    step.push(&tokens, 0, rows, &[], 0);
+    d.embed(&table, 1.0, &d.begin(&step, &[]).expect("begins")).expect("embeds")
+}
+
+/// Rows of `matrix`, and its products with few rows of `x` and with many.
+fn read<D: Engine>(d: &D, matrix: &Matrix, x: &Matrix) -> [Vec<f32>; 3] {
+    let map = d.load_linear(std::slice::from_ref(matrix), None).expect("loads");
+    let product = |rows| d.linear(&embedded(d, x, rows), &map).expect("multiplies");
+    [embedded(d, matrix, 3), product(2), product(9)].map(|y| d.read(y).expect("reads"))
+}
+
+#[test]
+fn every_width_of_quantised_weights_is_read_with_every_group_and_type_of_scales() {
+    let Some(candle) = metal::kernels(Order::Random) else { return };
+    let mut noise = Noise::new(11);
+    // Two groups of the largest, and a tail of the smallest.
+    for (group, cols) in Affine::GROUPS.into_iter().zip([112, 96, 128, 256]) {
+        let x = noise.matrix(Stored::F32, &[9, cols]);
+        for bits in Affine::BITS {
+            for dtype in [Stored::F32, Stored::F16, Stored::Bf16] {
+                let outputs = 21;
+                let bytes = outputs * cols * bits as usize / 8;
+                let q: Vec<u8> = (0..bytes).map(|_| noise.bits() as u8).collect();
+                let mut numbers =
+                    || raw(dtype, &[outputs, cols / group], &noise.numbers(outputs * cols / group));
+                let (scales, biases) = (numbers(), numbers());
+                let matrix = Affine::new(bits, group, [outputs, cols], q.into(), scales, biases)
+                    .expect("fits");
+                let matrix = Matrix::Affine(matrix);
+                let (got, want) =
+                    (read(&candle, &matrix, &x), read(&Naive::default(), &matrix, &x));
+                for (what, (got, want)) in
+                    ["rows", "2 products", "9 products"].iter().zip(got.iter().zip(&want))
+                {
+                    let far = distance(got, want);
+                    assert!(far < 2e-6, "{what} of {bits} bits by {group}, {dtype:?}: {far:.1e}");
                 }
             }
         }

@@ -5,19 +5,23 @@ use inference_core::{
     QuantiseOptions, TextModel,
 };
 use inference_cpu::Cpu;
-use inference_engine::check::raw;
+use inference_engine::check::{distance, raw};
 use inference_engine::{
     Setup,
     naive::Naive,
     quantise as quantise_into,
     weights::{Affine, DType, quantise},
 };
+use inference_metal::{Candle, OnCpu};
 use inference_tests::fixtures;
 use inference_text::Served;
 use std::{
     path::Path,
     sync::{Arc, Mutex},
 };
+
+/// Of what is computed in f32: sums in another order.
+const SAME: f64 = 1e-5;
 
 const PROMPT: &str = "Once upon a time";
 
@@ -28,6 +32,12 @@ fn setup() -> Setup {
 
 fn naive(path: &Path, options: &LoadOptions) -> Served {
     inference_engine::load(path, options, setup(), || Ok(Naive::default())).expect("loads")
+}
+
+/// Weights stay packed here, as on Apple's GPU.
+fn candle(path: &Path, options: &LoadOptions) -> Served {
+    let open = || Ok(Candle::new(OnCpu::default()));
+    inference_engine::load(path, options, setup(), open).expect("loads")
 }
 
 fn cpu(path: &Path, options: &LoadOptions) -> inference_core::Result<Served> {
@@ -64,6 +74,9 @@ fn weights_quantised_while_loading_are_those_of_the_format() {
             let found = logits(&naive(&fixtures::path(&name), &quantised));
             let want = logits(&naive(dir.path(), &exact));
             assert!(found == want, "{name}, {bits} bits");
+            let packed = logits(&candle(&fixtures::path(&name), &quantised));
+            let far = distance(&packed, &want);
+            assert!(far < SAME, "{name}, {bits} bits on candle: {far:.1e}");
         }
     }
 }

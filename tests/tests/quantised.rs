@@ -9,10 +9,11 @@ use inference_engine::{
     naive::Naive,
     weights::{Folder, Matrix, Weights},
 };
+use inference_gpu::cpu::Order;
 use inference_metal::{Candle, OnCpu};
 use inference_tests::{
     fixtures::{self, Prompt},
-    gpu,
+    gpu, metal,
     quantised::{CHECKPOINTS, CLOSE, Grid, check},
 };
 use serde_json::{Value, json};
@@ -24,20 +25,20 @@ const EXACT: f64 = 1e-4;
 /// Of logits on the CPU with activations of 8 bits: these models have random weights, which even nothing out.
 const ROUNDED: f64 = 1e-1;
 
-/// Runs a prompt of a checkpoint on all devices, and compares.
-fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
-    check(&Naive { block_len: 7 }, &format!("{name} on naive"), path, prompt, EXACT);
+/// Runs prompts of a checkpoint on all devices, and compares.
+fn check_everywhere(name: &str, path: &Path, prompts: &[Prompt]) {
+    check(&Naive { block_len: 7 }, &format!("{name} on naive"), path, prompts, EXACT);
     let candle = Candle::new(OnCpu::default());
-    check(&candle, &format!("{name} on candle"), path, prompt, EXACT);
+    check(&candle, &format!("{name} on candle"), path, prompts, EXACT);
     for level in Level::available() {
         let cpu = Cpu::with_level(2, level).expect("is available");
-        check(&cpu, &format!("{name} on cpu {level:?}"), path, prompt, ROUNDED);
+        check(&cpu, &format!("{name} on cpu {level:?}"), path, prompts, ROUNDED);
         let cpu = cpu.exact_activations(true);
-        check(&cpu, &format!("{name} on exact cpu {level:?}"), path, prompt, CLOSE);
+        check(&cpu, &format!("{name} on exact cpu {level:?}"), path, prompts, CLOSE);
     }
     let (arch, order) = gpu::kind_for(name);
     if let Some(gpu) = gpu::playing(arch, order) {
-        check(&gpu, &format!("{name} on {arch}"), path, prompt, CLOSE);
+        check(&gpu, &format!("{name} on {arch}"), path, prompts, CLOSE);
     }
 }
 
@@ -45,8 +46,10 @@ fn check_everywhere(name: &str, path: &Path, prompt: &Prompt) {
 fn quantised_checkpoints_meet_their_golden_values() {
     for (name, ..) in CHECKPOINTS {
         let name = format!("quantised/{name}");
-        for prompt in fixtures::golden(&name).prompts {
-            check_everywhere(&name, &fixtures::path(&name), &prompt);
+        let (path, prompts) = (fixtures::path(&name), fixtures::golden(&name).prompts);
+        check_everywhere(&name, &path, &prompts);
+        if let Some(candle) = metal::kernels(Order::Random) {
+            check(&candle, &format!("{name} by the Metal kernels"), &path, &prompts, EXACT);
         }
     }
 }
@@ -78,9 +81,7 @@ fn every_width_and_group_of_mlx_gives_its_logits() {
             _ => assert_eq!(row, form.row, "{file}"),
         }
         assert_eq!(form.mode != "mxfp8", matches!(matrix, Matrix::Affine(_)), "{file}");
-        for prompt in grid.prompts(form) {
-            check_everywhere(file, dir.path(), &prompt);
-        }
+        check_everywhere(file, dir.path(), &grid.prompts(form));
     }
 }
 

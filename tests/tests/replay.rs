@@ -5,7 +5,7 @@ use inference_core::{CacheDtype, GenerateOptions, TextModel};
 use inference_engine::device::Device;
 use inference_gpu::{
     Gpu,
-    cpu::{CpuDriver, Fault, Order},
+    cpu::{CpuDriver, Fault, NEEDS, Order},
 };
 use inference_tests::{
     decoding::{LENGTHS, LONGEST, Run, STEPS},
@@ -21,7 +21,7 @@ use std::sync::{
 fn driver(fault: Option<Fault>, replays: &Arc<AtomicUsize>) -> Option<CpuDriver> {
     let driver = CpuDriver::new("gfx1100", Order::Forward);
     if driver.is_none() {
-        println!("skipped: no C++ compiler to compile the GPU kernels with");
+        println!("skipped: {NEEDS}");
     }
     driver.map(|driver| driver.with_replays(replays.clone(), fault))
 }

@@ -43,7 +43,7 @@ enum Task {
     /// Compile all GPU kernels for all architectures that there are compilers for, and see that none spills
     Kernels(kernels::Args),
     /// Check and lint what is compiled on Apple silicon alone
-    CheckMetal,
+    CheckMetal(check_metal::Args),
     /// Check the rules of the repository
     Tidy,
 }
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
         Task::Fixtures(args) => fixtures::run(&args),
         Task::Soak(args) => soak::run(&args),
         Task::Kernels(args) => kernels::run(&args),
-        Task::CheckMetal => check_metal::run(),
+        Task::CheckMetal(args) => check_metal::run(&args),
         Task::Tidy => tidy::run(),
     };
     match done {

@@ -142,6 +142,10 @@ impl Device for Cpu {
         Cache::block_bytes(layers, dtype)
     }
 
+    fn stores(&self, dtype: CacheDtype) -> bool {
+        Cache::stores(dtype)
+    }
+
     fn cache(&self, layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<Cache> {
         Cache::new(layers, blocks, dtype)
     }

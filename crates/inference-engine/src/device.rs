@@ -64,6 +64,11 @@ pub trait Device {
         (token * self.block_len()) as u64
     }
 
+    /// Whether it can have a cache of this type. Asked before anything is loaded.
+    fn stores(&self, dtype: CacheDtype) -> bool {
+        matches!(dtype, CacheDtype::F32 | CacheDtype::F16 | CacheDtype::Bf16)
+    }
+
     /// A cache of `blocks` blocks for these layers.
     ///
     /// # Errors

@@ -112,6 +112,9 @@ fn place<D: Device>(
     let layers: Vec<_> = architecture.layers.iter().map(|l| l.attention.clone()).collect();
     let kind = || weights.kind(&source.embedding());
     let dtype = options.cache_dtype.map_or_else(|| kind().map(|k| like(&k)), Ok)?;
+    if !device.stores(dtype) {
+        return Err(Error::unsupported(format!("cache_dtype {dtype:?}"), setup.backend));
+    }
     let slots = options.parallel_slots.unwrap_or(setup.slots);
     // The caller's limit is for weights and cache; of what the machine has free, something is left for the rest.
     let free = || device.memory().available.saturating_sub(setup.reserve);

@@ -146,6 +146,10 @@ impl Device for Naive {
         self.block_len
     }
 
+    fn stores(&self, _: CacheDtype) -> bool {
+        true
+    }
+
     fn cache(&self, layers: &[Attention], blocks: usize, _: CacheDtype) -> Result<Cache> {
         let slots = || blocks * self.block_len;
         let zeros = |a: &Attention| Mat::zeros(slots(), a.kv_cols());

@@ -3,7 +3,7 @@
 /// Chips, the cores of their processor where that tells two kinds of one name apart (0: any), and bytes per second in
 /// units of 10⁹, as Apple states them on the pages of technical specifications and in the announcements of these chips
 /// (<https://support.apple.com/specs>, <https://www.apple.com/newsroom>).
-const CHIPS: [(&str, usize, f64); 18] = [
+const CHIPS: [(&str, usize, f64); 19] = [
     ("Apple M1", 0, 68.25),
     ("Apple M1 Pro", 0, 200.0),
     ("Apple M1 Max", 0, 400.0),
@@ -22,6 +22,8 @@ const CHIPS: [(&str, usize, f64); 18] = [
     ("Apple M4 Max", 14, 410.0),
     ("Apple M4 Max", 16, 546.0),
     ("Apple M5", 0, 153.0),
+    // Of M5 Max there are two kinds with as many cores of the processor, so it is left out.
+    ("Apple M5 Pro", 0, 307.0),
 ];
 
 /// Candidates that run on the GPU of this machine's chip, whose memory is that of the processor.
@@ -51,6 +53,8 @@ mod tests {
             ("Apple M4 Max", 14, Some(410e9)),
             ("Apple M4 Max", 16, Some(546e9)),
             ("Apple M4 Max", 12, None),
+            ("Apple M5 Pro", 18, Some(307e9)),
+            ("Apple M5 Max", 18, None),
             ("Apple M99", 8, None),
             ("AMD EPYC", 8, None),
         ] {

@@ -185,10 +185,15 @@ impl Cache {
         (items * size(dtype)) as u64
     }
 
+    /// Whether there are kernels for this type.
+    pub(crate) fn stores(dtype: CacheDtype) -> bool {
+        use CacheDtype::{Bf16, F16, F32, Int8};
+        matches!(dtype, F32 | F16 | Bf16 | Int8)
+    }
+
     /// A cache of `blocks` blocks, all zero. Its memory is touched only as blocks are used.
     pub(crate) fn new(layers: &[Attention], blocks: usize, dtype: CacheDtype) -> Result<Self> {
-        if !matches!(dtype, CacheDtype::F32 | CacheDtype::F16 | CacheDtype::Bf16 | CacheDtype::Int8)
-        {
+        if !Self::stores(dtype) {
             return Err(Error::unsupported(format!("cache_dtype {dtype:?}"), "cpu"));
         }
         let mut block = 0;

@@ -23,8 +23,12 @@ pub(super) type Sizes = unsafe extern "C" fn() -> *const u8;
 
 const SIMT: &str = include_str!("../../cpu/simt.h");
 
-/// The compiler that `$CXX` names, else the first of the usual ones; `None` where it does not answer.
+/// The compiler that `$CXX` names, else the first of the usual ones; `None` where it does not answer, and where the harness
+/// is not at home: it relies on ELF's sections and on `ucontext`.
 pub(super) fn find() -> Option<String> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
     let usual = || ["c++", "g++", "clang++"].map(str::to_owned).to_vec();
     let named = std::env::var("CXX").ok().filter(|named| !named.is_empty());
     let named = named.map_or_else(usual, |named| vec![named]);

@@ -22,6 +22,10 @@ use std::{
     sync::{Arc, atomic::AtomicUsize},
 };
 
+/// What [`CpuDriver::new`] needs, for the line of a test that is skipped.
+pub const NEEDS: &str =
+    "GPU kernels run on the CPU on Linux alone, and need a C++ compiler ($CXX, c++)";
+
 /// Bytes that it says it has.
 const TOTAL: u64 = 4 << 30;
 
@@ -50,8 +54,7 @@ pub struct CpuDriver {
 }
 
 impl CpuDriver {
-    /// A driver that plays `arch`: its waves and matrix instructions. `None` where no C++ compiler is found; `$CXX` or
-    /// `c++`.
+    /// A driver that plays `arch`: its waves and matrix instructions. `None` where what it [`NEEDS`] is not there.
     pub fn new(arch: &str, order: Order) -> Option<Self> {
         let compiler = compiler::find()?;
         let wave = match arch {
