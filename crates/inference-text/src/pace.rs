@@ -16,6 +16,10 @@ const REFRESH: usize = 64;
 /// once: what it costs may set in suddenly, where a product is not bound by reading weights any more.
 const NEW: f64 = 0.5;
 
+/// How much of it counts where a step without prompt took longer than was known: most likely something else had the
+/// machine for a moment, and what is usual must not be taken for more than it is.
+const SLOWER: f64 = 0.05;
+
 /// Measures steps, and says from that how many prompt tokens the next one may have.
 ///
 /// Where nobody decodes, it is the most that a step can hold. Else a step takes at most [`AIM`] times as long as it
@@ -71,17 +75,20 @@ impl Pace {
 
     /// Takes notice of a step that took so many seconds, at least 0.
     pub(crate) fn record(&mut self, decoding: usize, prompt_tokens: usize, seconds: f64) {
-        let mixed = |old: Option<f64>, new: f64| old.map_or(new, |old| old + NEW * (new - old));
         if prompt_tokens == 0 {
             let usual = self.usual(decoding);
-            *usual = Some(Usual { seconds: mixed(usual.map(|u| u.seconds), seconds), age: 0 });
+            let counts = |old: f64| if seconds < old { NEW } else { SLOWER };
+            let seconds =
+                usual.map_or(seconds, |u| u.seconds + counts(u.seconds) * (seconds - u.seconds));
+            *usual = Some(Usual { seconds, age: 0 });
         } else if decoding == 0 {
             // It includes what a step costs anyway, so it is only taken where nothing better is known.
             self.per_token.get_or_insert(seconds / prompt_tokens as f64);
         } else if let Some(usual) = self.usual(decoding) {
             usual.age += 1;
             let added = (seconds - usual.seconds).max(0.0) / prompt_tokens as f64;
-            self.per_token = Some(mixed(self.per_token, added).max(added));
+            let mixed = self.per_token.map_or(added, |old| old + NEW * (added - old));
+            self.per_token = Some(mixed.max(added));
             self.last = prompt_tokens;
         }
     }
@@ -149,6 +156,19 @@ mod tests {
         // Another number of sequences is another measurement.
         assert_eq!(pace.prompt_tokens(16), 0);
         assert_ne!(pace.prompt_tokens(5), 0);
+    }
+
+    #[test]
+    fn a_disturbed_step_hardly_changes_what_is_usual() {
+        let mut pace = Pace::new(256);
+        (0..20).for_each(|_| pace.record(8, 0, 0.04));
+        pace.record(8, 0, 0.12);
+        let steps = run(&mut pace, 8, 60, 0.04, |n| n as f64 * 1e-3);
+        assert!(steps.iter().all(|(ratio, _)| *ratio < 2.0), "{steps:?}");
+        // What has become slower is usual after a while all the same.
+        (0..80).for_each(|_| pace.record(8, 0, 0.08));
+        let steps = run(&mut pace, 8, 20, 0.08, |n| n as f64 * 1e-3);
+        assert!(steps.last().is_some_and(|(ratio, _)| *ratio > 1.6), "{steps:?}");
     }
 
     #[test]

@@ -8,8 +8,8 @@ use inference::{GenerateOptions, TextModel};
 use serde::Serialize;
 use std::{
     sync::{
-        Barrier,
         atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc,
     },
     thread,
     time::Instant,
@@ -18,8 +18,11 @@ use std::{
 /// Streams that decode.
 pub(super) const STREAMS: usize = 8;
 
-/// Tokens of a stream before the prompt comes; the first two intervals do not count.
+/// Tokens of a stream before the prompt comes.
 const BEFORE: usize = 24;
+
+/// Of these, tokens of every stream until what is usual is measured.
+const FIRST: usize = 3;
 
 /// Tokens of a stream's prompt.
 const SHORT: usize = 16;
@@ -60,14 +63,16 @@ pub(super) fn measure(candidate: &Candidate, arriving: usize) -> Result<Latency>
     let shorts: Vec<_> = (0..STREAMS as u64)
         .map(|i| prompt::common(&[model], SHORT, (1 << 50) + 1 + i))
         .collect::<Result<_>>()?;
-    let (ready, done) = (Barrier::new(STREAMS + 1), AtomicBool::new(false));
+    let (ready, readers) = mpsc::channel();
+    let done = AtomicBool::new(false);
     let (streams, came, first): (Vec<Vec<Instant>>, _, _) = thread::scope(|scope| {
         let stream = |text| {
-            let (options, ready, done) = (&options, &ready, &done);
-            scope.spawn(move || arrivals(model, text, options, ready, done))
+            let (options, ready, done) = (&options, ready.clone(), &done);
+            scope.spawn(move || arrivals(model, text, options, &ready, done))
         };
         let streams: Vec<_> = shorts.iter().map(|p| stream(p.text.as_str())).collect();
-        ready.wait();
+        // A stream that fails says so when it is joined.
+        (0..STREAMS).for_each(|_| readers.recv().unwrap_or_default());
         let came = Instant::now();
         let first = model
             .generate(&long.text, &options.clone().max_tokens(1))
@@ -80,13 +85,16 @@ pub(super) fn measure(candidate: &Candidate, arriving: usize) -> Result<Latency>
             .collect::<Result<_>>()?;
         Ok::<_, String>((streams, came, first?))
     })?;
-    let intervals = |from: usize, within: &dyn Fn(Instant, Instant) -> bool| -> Vec<f64> {
-        let pairs = streams.iter().flat_map(|s| s.get(from..).unwrap_or_default().windows(2));
+    let intervals = |within: &dyn Fn(Instant, Instant) -> bool| -> Vec<f64> {
+        let pairs = streams.iter().flat_map(|s| s.windows(2));
         let within = pairs.filter(|pair| within(pair[0], pair[1]));
         within.map(|pair| pair[1].duration_since(pair[0]).as_secs_f64()).collect()
     };
-    let usual = Spread::of(intervals(2, &|_, to| to <= came)).ok_or("no stream has a token")?;
-    let during = intervals(0, &|from, to| to > came && from < first);
+    let all_decode = streams.iter().filter_map(|s| s.get(FIRST - 1)).max().copied();
+    let all_decode = all_decode.ok_or("no stream has tokens")?;
+    let usual = intervals(&|from, to| from >= all_decode && to <= came);
+    let usual = Spread::of(usual).ok_or("no stream decodes beside the others")?;
+    let during = intervals(&|from, to| to > came && from < first);
     Ok(Latency {
         backend: candidate.facts.backend.clone(),
         weights: candidate.facts.weights.clone(),
@@ -98,18 +106,18 @@ pub(super) fn measure(candidate: &Candidate, arriving: usize) -> Result<Latency>
     })
 }
 
-/// When the tokens of a stream arrive, until `done`. It meets `ready` when it has decoded for a while, in any case.
+/// When the tokens of a stream arrive, until `done`. It tells `ready` when it has decoded for a while, in any case once.
 fn arrivals(
     model: &dyn TextModel,
     prompt: &str,
     options: &GenerateOptions,
-    ready: &Barrier,
+    ready: &mpsc::Sender<()>,
     done: &AtomicBool,
 ) -> Result<Vec<Instant>> {
     let mut stream = model.generate(prompt, options).map_err(|e| e.to_string());
     let mut all = Vec::new();
     let mut failed = None;
-    let mut meets = Some(ready);
+    let mut to_tell = Some(ready);
     while let Ok(stream) = &mut stream {
         match stream.next() {
             Some(Ok(_)) => all.push(Instant::now()),
@@ -117,16 +125,17 @@ fn arrivals(
             None => break,
         }
         if all.len() == BEFORE
-            && let Some(ready) = meets.take()
+            && let Some(ready) = to_tell.take()
         {
-            ready.wait();
+            // Who asked for it has failed, and waits for this thread.
+            let _ = ready.send(());
         }
         if done.load(SeqCst) {
             break;
         }
     }
-    if let Some(ready) = meets {
-        ready.wait();
+    if let Some(ready) = to_tell {
+        let _ = ready.send(());
     }
     match (stream, failed) {
         (Err(error), _) | (_, Some(error)) => Err(error),
