@@ -48,7 +48,9 @@ fn a_long_prompt_goes_beside_streams_in_small_steps() {
     let text = prompt(8000);
     let long = model.tokenise(&text).expect("encodes").len();
     assert!((7500..8192).contains(&long), "{long}");
-    let one = options(&model, 4000);
+    // Always the same token, so that none ends.
+    let token = model.tokenise("a").expect("encodes").last().map(|id| (*id, 1e6));
+    let one = GenerateOptions::default().max_tokens(4000).logit_bias(token);
     let mut streams: Vec<_> =
         (0..8).map(|i| model.generate(&format!("stream {i}"), &one).expect("starts")).collect();
     for stream in &mut streams {
@@ -58,12 +60,12 @@ fn a_long_prompt_goes_beside_streams_in_small_steps() {
     let done = model.generate(&text, &options(&model, 1)).expect("starts").finish();
     assert_eq!(done.expect("ends well").tokens.len(), 1);
     let spans = seen.spans.lock().expect("is whole").take().expect("was asked for");
-    assert!(spans.iter().all(|s| s.len() >= 8), "a stream was left out: {spans:?}");
+    assert!(spans.iter().all(|s| s.len() >= 8), "a stream was left out");
     // What a step takes, in microseconds, by what the spy was told: the test measures no time.
     let takes = |tokens: usize| 2000 + 160 * tokens;
     let usual = takes(8);
     let most = spans.iter().map(|s| takes(s.iter().sum())).max().expect("there are steps");
-    assert!(most <= 3 * usual, "{most} of {usual}: {spans:?}");
+    assert!(most <= 3 * usual, "{most} of {usual}");
     // And the prompt gets on, by more than the 8 tokens that a step has at least.
     let with_prompt = spans.iter().filter(|s| s.len() > 8).count();
     assert!(with_prompt * 8 < long, "{with_prompt} steps for {long} tokens");
@@ -287,7 +289,7 @@ fn the_metrics_of_a_call_that_scores_tell_of_memory_and_of_starting_over() {
     let tokens = model.tokenise(&prompt).expect("encodes").len();
     assert!((33..60).contains(&tokens), "{tokens}");
     let rows = vec![(prompt.as_str(), " and more"); 40];
-    for scores in [false, true] {
+    let run = |scores: bool| {
         // It ends before the rows do, so theirs are the last metrics.
         let stream = model.generate("a", &options(&model, 100)).expect("starts");
         let ok = match scores {
@@ -299,8 +301,12 @@ fn the_metrics_of_a_call_that_scores_tell_of_memory_and_of_starting_over() {
         };
         let metrics = model.metrics();
         assert!(ok && metrics.prompt_tokens >= 40 * tokens, "{metrics:?}");
-        assert!(metrics.preemptions > 0, "{metrics:?}");
         assert!(metrics.active_memory > 0 && metrics.peak_memory >= metrics.active_memory);
         assert_eq!(stream.finish().expect("ends well").tokens.len(), 100);
+        metrics.preemptions
+    };
+    for scores in [false, true] {
+        // Between two rows the stream finds a block that is free.
+        assert!((0..50).any(|_| run(scores) > 0), "{scores}");
     }
 }

@@ -16,11 +16,22 @@ use inference_tests::{gpu, metal};
 #[test]
 fn the_reference_agrees_with_itself_whatever_its_block_length() {
     for block_len in [1, 7, 64] {
-        check_attention(&Naive { block_len }, Tolerance { exact: 0.0, rounded: 0.0 })
-            .expect("is right");
+        check_attention(
+            &Naive { block_len },
+            Tolerance { exact: 0.0, rounded: 0.0, ..Tolerance::default() },
+        )
+        .expect("is right");
     }
-    check_operations(&Naive::default(), Tolerance { exact: 0.0, rounded: 0.0 }).expect("is right");
-    check_products(&Naive::default(), Tolerance { exact: 0.0, rounded: 0.0 }).expect("is right");
+    check_operations(
+        &Naive::default(),
+        Tolerance { exact: 0.0, rounded: 0.0, ..Tolerance::default() },
+    )
+    .expect("is right");
+    check_products(
+        &Naive::default(),
+        Tolerance { exact: 0.0, rounded: 0.0, ..Tolerance::default() },
+    )
+    .expect("is right");
 }
 
 #[test]
@@ -77,7 +88,8 @@ fn candle() -> Candle<OnCpu> {
 fn candles_tensors_agree_on_every_operation() {
     check_operations(&candle(), Tolerance::default()).expect("is right");
     // Nothing is rounded here, which a wrong order of bits or rows would not change by so little.
-    check_products(&candle(), Tolerance { exact: 2e-6, rounded: 2e-6 }).expect("is right");
+    check_products(&candle(), Tolerance { exact: 2e-6, rounded: 2e-6, ..Tolerance::default() })
+        .expect("is right");
 }
 
 #[test]
@@ -97,7 +109,8 @@ fn the_metal_kernels_agree_on_every_operation() {
         let Some(candle) = metal::kernels(order) else { return };
         check_operations(&candle, Tolerance::default()).expect("is right");
         // Nothing is rounded: products are f32.
-        check_products(&candle, Tolerance { exact: 2e-6, rounded: 2e-6 }).expect("is right");
+        check_products(&candle, Tolerance { exact: 2e-6, rounded: 2e-6, ..Tolerance::default() })
+            .expect("is right");
     }
 }
 

@@ -77,8 +77,8 @@ impl Backend for CpuBackend {
 
     fn self_test(&self, device: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
         check_choice(device)?;
-        // Activations are rounded to 8 bits for quantised weights.
-        let tolerance = Tolerance { rounded: 1.2e-2, ..Tolerance::default() };
+        // Activations are rounded to 8 bits for quantised weights, and a gated product multiplies two that are.
+        let tolerance = Tolerance { rounded: 1.2e-2, each: 40.0, ..Tolerance::default() };
         check::self_test(&Cpu::new(machine::cores())?, tolerance, each);
         Ok(())
     }

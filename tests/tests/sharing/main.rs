@@ -105,7 +105,9 @@ fn prompts_of_a_batch_share_their_beginning() {
 fn two_callers_at_once_compute_their_common_beginning_once() {
     for round in 0..10 {
         let (model, seen) = storyteller(Plan { step_tokens: 512, ..Plan::new("storyteller") });
-        let text = |end| format!("The brave dog sang to the little fox in the garden, {end}");
+        let text = |end| {
+            format!("The brave old dog sang to the little red fox in the green garden, {end}")
+        };
         let prompts =
             ["and it was day.", "but nobody was there."].map(|end| instruction(&text(end)));
         let tokens = [0, 1].map(|i: usize| model.tokenise(&prompts[i]).expect("encodes"));

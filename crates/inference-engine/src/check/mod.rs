@@ -104,11 +104,13 @@ pub struct Tolerance {
     pub exact: f64,
     /// Where activations are rounded to 16 bits, for weights that are.
     pub rounded: f64,
+    /// How many times `rounded` each number of a product may be off, instead of five.
+    pub each: f64,
 }
 
 impl Default for Tolerance {
     fn default() -> Self {
-        Self { exact: 2e-6, rounded: 6e-3 }
+        Self { exact: 2e-6, rounded: 6e-3, each: EACH }
     }
 }
 

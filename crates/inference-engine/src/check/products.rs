@@ -1,6 +1,6 @@
 //! Products of matrices on a device that has kernels for few rows and for many: against the reference, and among themselves.
 
-use super::{Noise, Tolerance, both, close, fault, step, upload};
+use super::{Noise, Tolerance, both, close, close_each, fault, step, upload};
 use crate::{
     arch::Activation,
     device::Device,
@@ -110,6 +110,12 @@ pub fn check_products<D: Device>(device: &D, tolerance: Tolerance) -> Result<f64
     Ok(worst)
 }
 
+/// Compares a product of so many columns with the reference's.
+fn of_product(tolerance: Tolerance) -> impl Fn(&str, &[f32], &[f32], usize) -> Result<f64> {
+    let Tolerance { rounded, each, .. } = tolerance;
+    move |name, got, want, cols| close_each(name, got, want, cols, rounded, each * rounded)
+}
+
 const NAMES: [&str; 3] = ["product", "sum", "gated product"];
 
 /// Rows that are larger than an f16 can be, tiny, or zero, beside others.
@@ -121,6 +127,7 @@ fn check_sizes<D: Device>(
     noise: &mut Noise,
 ) -> Result<f64> {
     let mut worst = 0.0_f64;
+    let product = of_product(tolerance);
     let cols = parts[0].shape()[1];
     let outputs: usize = parts.iter().map(|p| p.shape()[0]).sum();
     for rows in [5, 20] {
@@ -134,7 +141,7 @@ fn check_sizes<D: Device>(
         let want = all(&Naive::default(), &x, parts, Some(&bias))?;
         for (i, n) in [outputs, outputs, outputs / 2].into_iter().enumerate() {
             let name = format!("{} of {rows} rows of all sizes with {what}", NAMES[i]);
-            worst = worst.max(close(&name, &got[i], &want[i], n, tolerance.rounded)?);
+            worst = worst.max(product(&name, &got[i], &want[i], n)?);
         }
     }
     Ok(worst)
@@ -149,6 +156,7 @@ fn check_company<D: Device>(
     noise: &mut Noise,
 ) -> Result<f64> {
     let mut worst = 0.0_f64;
+    let product = of_product(tolerance);
     let cols = parts[0].shape()[1];
     let outputs: usize = parts.iter().map(|p| p.shape()[0]).sum();
     let (x, bias) = (noise.numbers(133 * cols), noise.numbers(outputs));
@@ -166,10 +174,10 @@ fn check_company<D: Device>(
             all[i][first * n..][..rows * n].to_vec()
         };
         let name = format!("{} with {what}", NAMES[i]);
-        worst = worst.max(close(&name, &many[i], &reference[i], n, tolerance.rounded)?);
+        worst = worst.max(product(&name, &many[i], &reference[i], n)?);
         let want = rows(&reference, 120, 8);
         let name = format!("{} of 8 rows with {what}", NAMES[i]);
-        worst = worst.max(close(&name, &few[i], &want, n, tolerance.rounded)?);
+        worst = worst.max(product(&name, &few[i], &want, n)?);
         for (company, begin, all) in [(&of_many, 0, &many), (&of_few, 120, &few)] {
             for (first, count, got) in company {
                 if got[i] != rows(all, first - begin, *count) {
