@@ -42,7 +42,6 @@ impl Random {
 
 /// One call of a case.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there are few, and not for long")]
 enum Call {
     /// A prompt to continue; after so many tokens it is dropped, or cancelled.
     Generate {
