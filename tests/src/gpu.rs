@@ -35,11 +35,16 @@ const STEP_TOKENS: usize = 256;
 /// # Panics
 /// Where a kernel can't be compiled.
 pub fn playing(arch: &str, order: Order) -> Option<Gpu<CpuDriver>> {
+    driver(arch, order).map(|driver| Gpu::new(driver, STEP_TOKENS).expect("compiles"))
+}
+
+/// The same without a device over it.
+pub fn driver(arch: &str, order: Order) -> Option<CpuDriver> {
     let driver = CpuDriver::new(arch, order);
     if driver.is_none() {
         println!("skipped: {NEEDS}");
     }
-    driver.map(|driver| Gpu::new(driver, STEP_TOKENS).expect("compiles"))
+    driver
 }
 
 #[cfg(test)]

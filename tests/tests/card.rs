@@ -4,11 +4,7 @@
 use inference_gpu::cpu::{CpuDriver, Order};
 
 fn driver() -> Option<CpuDriver> {
-    let driver = CpuDriver::new("sm_80", Order::Forward);
-    if driver.is_none() {
-        println!("skipped: no C++ compiler ($CXX, c++) to compile the GPU kernels with");
-    }
-    driver
+    inference_tests::gpu::driver("sm_80", Order::Forward)
 }
 
 inference_tests::card_tests! {

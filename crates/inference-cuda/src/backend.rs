@@ -126,8 +126,16 @@ fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
 }
 
 fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+    inference_gpu::self_test(open(choice)?, each)
+}
+
+/// The driver of the device that `choice` names, or else of the best.
+///
+/// # Errors
+/// As [`Backend::self_test`].
+pub fn open(choice: Option<&DeviceChoice>) -> Result<CudaDriver> {
     let (cuda, device, nvrtc) = chosen(choice)?;
-    inference_gpu::self_test(CudaDriver::open(cuda, &device, nvrtc)?, each)
+    CudaDriver::open(cuda, &device, nvrtc)
 }
 
 /// What the device that `choice` names, or else the best, can do at most: for benches.
@@ -135,8 +143,7 @@ fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Resu
 /// # Errors
 /// As [`Backend::self_test`].
 pub fn limits(choice: Option<&DeviceChoice>) -> Result<inference_gpu::Limits> {
-    let (cuda, device, nvrtc) = chosen(choice)?;
-    inference_gpu::limits(CudaDriver::open(cuda, &device, nvrtc)?)
+    inference_gpu::limits(open(choice)?)
 }
 
 /// CUDA, the device to use, and the compiler.

@@ -16,7 +16,7 @@ mod driver;
 mod backend;
 
 #[cfg(any(target_os = "linux", target_os = "windows"))]
-pub use backend::limits;
+pub use backend::{limits, open};
 #[cfg(any(target_os = "linux", target_os = "windows"))]
 pub use driver::{Buffer, Cuda, CudaDriver, CudaError, Device, Graph, Kernel, OpenError, nvrtc};
 

@@ -3,7 +3,7 @@
 #![cfg(any(target_os = "linux", target_os = "windows"))]
 
 use inference_core::{Availability, Backend as _, DeviceChoice, GenerateOptions, LoadOptions};
-use inference_cuda::{Cuda, CudaBackend, CudaDriver, Device, nvrtc::Nvrtc};
+use inference_cuda::{CudaBackend, CudaDriver};
 use inference_tests::fixtures;
 
 inference_tests::card_tests!(driver);
@@ -13,11 +13,7 @@ fn driver() -> Option<CudaDriver> {
         println!("skipped: {reason}");
         return None;
     }
-    let cuda = Cuda::open().expect("it is available");
-    let devices = Device::all(cuda).expect("it is available");
-    let device = devices.iter().find(|d| d.capability >= (6, 1)).expect("it is available");
-    let nvrtc = Nvrtc::open(cuda.version.0, device.arch()).expect("it is available");
-    Some(CudaDriver::open(cuda, device, nvrtc).expect("it is available"))
+    Some(inference_cuda::open(None).expect("it is available"))
 }
 
 #[test]

@@ -124,8 +124,16 @@ fn load(path: &Path, options: &LoadOptions) -> Result<Box<dyn TextModel>> {
 }
 
 fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Result<()> {
+    inference_gpu::self_test(open(choice)?, each)
+}
+
+/// The driver of the device that `choice` names, or else of the best.
+///
+/// # Errors
+/// As [`Backend::self_test`].
+pub fn open(choice: Option<&DeviceChoice>) -> Result<HipDriver> {
     let (hip, device) = chosen(choice)?;
-    inference_gpu::self_test(HipDriver::open(hip, device.ordinal)?, each)
+    HipDriver::open(hip, device.ordinal)
 }
 
 /// What the device that `choice` names, or else the best, can do at most: for benches.
@@ -133,8 +141,7 @@ fn self_test(choice: Option<&DeviceChoice>, each: &mut dyn FnMut(Check)) -> Resu
 /// # Errors
 /// As [`Backend::self_test`].
 pub fn limits(choice: Option<&DeviceChoice>) -> Result<inference_gpu::Limits> {
-    let (hip, device) = chosen(choice)?;
-    inference_gpu::limits(HipDriver::open(hip, device.ordinal)?)
+    inference_gpu::limits(open(choice)?)
 }
 
 /// HIP, and the device to use.

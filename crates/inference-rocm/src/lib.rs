@@ -21,7 +21,7 @@ pub mod hip;
 mod backend;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub use backend::limits;
+pub use backend::{limits, open};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub use driver::HipDriver;
 

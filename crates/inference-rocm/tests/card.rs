@@ -3,10 +3,7 @@
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
 
 use inference_core::{Availability, Backend as _, DeviceChoice, GenerateOptions, LoadOptions};
-use inference_rocm::{
-    HipDriver, RocmBackend,
-    hip::{DeviceInfo, Hip},
-};
+use inference_rocm::{HipDriver, RocmBackend};
 use inference_tests::fixtures;
 
 inference_tests::card_tests!(driver);
@@ -16,10 +13,7 @@ fn driver() -> Option<HipDriver> {
         println!("skipped: {reason}");
         return None;
     }
-    let hip = Hip::of_this_machine().expect("it is available");
-    let devices = DeviceInfo::all(hip).expect("it is available");
-    let device = devices.iter().find(|d| d.is_worth_choosing()).expect("it is available");
-    Some(HipDriver::open(hip, device.ordinal).expect("it is available"))
+    Some(inference_rocm::open(None).expect("it is available"))
 }
 
 #[test]
