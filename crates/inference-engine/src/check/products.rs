@@ -118,6 +118,12 @@ fn of_product(tolerance: Tolerance) -> impl Fn(&str, &[f32], &[f32], usize) -> R
 
 const NAMES: [&str; 3] = ["product", "sum", "gated product"];
 
+/// Columns of each of these.
+fn widths(parts: &[Matrix]) -> [usize; 3] {
+    let outputs = parts.iter().map(|p| p.shape()[0]).sum();
+    [outputs, outputs, outputs / 2]
+}
+
 /// Rows that are larger than an f16 can be, tiny, or zero, beside others.
 fn check_sizes<D: Device>(
     device: &D,
@@ -129,17 +135,17 @@ fn check_sizes<D: Device>(
     let mut worst = 0.0_f64;
     let product = of_product(tolerance);
     let cols = parts[0].shape()[1];
-    let outputs: usize = parts.iter().map(|p| p.shape()[0]).sum();
+    let widths = widths(parts);
     for rows in [5, 20] {
         let mut x = noise.numbers(rows * cols);
         for (row, size) in x.chunks_exact_mut(cols).zip([1.0, 1e5, 1e-6, 0.0, 1e12].iter().cycle())
         {
             row.iter_mut().for_each(|x| *x *= size);
         }
-        let bias = noise.numbers(outputs);
+        let bias = noise.numbers(widths[0]);
         let got = all(device, &x, parts, Some(&bias))?;
         let want = all(&Naive::default(), &x, parts, Some(&bias))?;
-        for (i, n) in [outputs, outputs, outputs / 2].into_iter().enumerate() {
+        for (i, n) in widths.into_iter().enumerate() {
             let name = format!("{} of {rows} rows of all sizes with {what}", NAMES[i]);
             worst = worst.max(product(&name, &got[i], &want[i], n)?);
         }
@@ -158,8 +164,8 @@ fn check_company<D: Device>(
     let mut worst = 0.0_f64;
     let product = of_product(tolerance);
     let cols = parts[0].shape()[1];
-    let outputs: usize = parts.iter().map(|p| p.shape()[0]).sum();
-    let (x, bias) = (noise.numbers(133 * cols), noise.numbers(outputs));
+    let widths = widths(parts);
+    let (x, bias) = (noise.numbers(133 * cols), noise.numbers(widths[0]));
     let run = |first: usize, rows: usize| {
         all(device, &x[first * cols..][..rows * cols], parts, Some(&bias))
     };
@@ -169,7 +175,7 @@ fn check_company<D: Device>(
     let some = |first, count| -> Result<_> { Ok((first, count, run(first, count)?)) };
     let of_many = [some(50, 9)?, some(3, 33)?, some(60, 73)?];
     let of_few = [some(120, 1)?, some(123, 2)?, some(125, 3)?];
-    for (i, n) in [outputs, outputs, outputs / 2].into_iter().enumerate() {
+    for (i, n) in widths.into_iter().enumerate() {
         let rows = |all: &[Vec<f32>; 3], first: usize, rows: usize| {
             all[i][first * n..][..rows * n].to_vec()
         };
