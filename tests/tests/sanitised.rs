@@ -10,10 +10,14 @@ use inference_gpu::{
     Driver, Gpu, Launch, args,
     cpu::{CpuDriver, Order, sanitizer},
 };
+use inference_tests::gpu;
 use std::{env, process::Command, thread};
 
 /// Which driver the other process makes.
 const ARCH: &str = "INFERENCE_TEST_SANITISED";
+
+/// Where products of all forms of weights are sanitised in every run: compiling them takes longest.
+const PRODUCTS: &str = "gfx1100";
 
 /// Runs the test `name` of this file; gives whether it succeeded, and its last words. `None`, and a line that says so, where
 /// there are no sanitizers.
@@ -59,12 +63,37 @@ fn every_operation() {
     let driver = driver().expect("another test has started this one");
     let gpu = Gpu::new(driver, 256).expect("compiles");
     check_operations(&gpu, Tolerance::default()).expect("is right");
-    if gpu.driver().target().arch == "gfx1100" {
-        // All forms of weights, once: compiling them takes longest.
+    if gpu.driver().target().arch == PRODUCTS {
         check_products(&gpu, Tolerance::default()).expect("is right");
     }
     check_attention(&gpu, Tolerance::default()).expect("is right");
     check_answers(&gpu).expect("is right");
+}
+
+/// The kinds that are not in every run, and all products.
+#[test]
+#[ignore = "takes some minutes"]
+fn kernels_of_all_kinds_stay_in_their_memory_and_do_what_is_defined() {
+    let others = gpu::kinds(0).map(|(arch, _)| arch).filter(|arch| *arch != PRODUCTS);
+    thread::scope(|scope| {
+        for arch in others {
+            scope.spawn(move || {
+                for name in ["every_operation", "every_product"] {
+                    let fine = elsewhere(name, arch);
+                    assert!(fine.as_ref().is_none_or(|fine| fine.0), "{name}, {arch}: {fine:?}");
+                    println!("{name}, {arch}: {}", if fine.is_some() { "fine" } else { "skipped" });
+                }
+            });
+        }
+    });
+}
+
+#[test]
+#[ignore = "another test runs it"]
+fn every_product() {
+    let driver = driver().expect("another test has started this one");
+    let gpu = Gpu::new(driver, 256).expect("compiles");
+    check_products(&gpu, Tolerance::default()).expect("is right");
 }
 
 #[test]
