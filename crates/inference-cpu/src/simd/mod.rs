@@ -42,6 +42,8 @@ pub enum Level {
     Neon,
     /// The same with the dot product of bytes.
     NeonDot,
+    /// The same with products of matrices of bytes (`i8mm`).
+    NeonMatrix,
 }
 
 impl Level {
@@ -85,6 +87,9 @@ impl Level {
             levels.insert(0, Self::Neon);
             if std::arch::is_aarch64_feature_detected!("dotprod") {
                 levels.insert(0, Self::NeonDot);
+                if std::arch::is_aarch64_feature_detected!("i8mm") {
+                    levels.insert(0, Self::NeonMatrix);
+                }
             }
         }
         levels
@@ -129,6 +134,9 @@ impl Level {
             // SAFETY: as above.
             #[cfg(target_arch = "aarch64")]
             Self::NeonDot => unsafe { neon::run_dot(kernel) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            Self::NeonMatrix => unsafe { neon::run_matrix(kernel) },
             // SAFETY: it needs nothing.
             _ => unsafe { kernel.run::<scalar::Scalar>() },
         }

@@ -1,4 +1,4 @@
-//! Four lanes with NEON, which every AArch64 has; with its dot product of bytes where the machine has that.
+//! Four lanes with NEON, which every AArch64 has; with its products of bytes where the machine has them.
 
 use super::{Kernel, Simd, element::f16_to_f32, integer::neon as integer, widening_dot};
 use std::arch::aarch64::*;
@@ -9,6 +9,10 @@ pub(crate) struct Neon;
 /// The same, with the dot product of bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct NeonDot;
+
+/// The same, with products of matrices of bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct NeonMatrix;
 
 /// # Safety
 /// The machine has NEON.
@@ -26,11 +30,19 @@ pub(super) unsafe fn run_dot<K: Kernel>(kernel: K) -> K::Output {
     unsafe { kernel.run::<NeonDot>() }
 }
 
+/// # Safety
+/// As [`run_dot`], and products of matrices of bytes (`i8mm`).
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(super) unsafe fn run_matrix<K: Kernel>(kernel: K) -> K::Output {
+    // SAFETY: the caller vouches for the features.
+    unsafe { kernel.run::<NeonMatrix>() }
+}
+
 widening_dot!(Bf16, Neon, u16, load_bf16);
 widening_dot!(F16, Neon, u16, load_f16);
 widening_dot!(F32, Neon, f32, load);
 
-/// Writes the same vectors for both levels; they differ in the dot product of bytes alone.
+/// Writes the same vectors for all levels; they differ in the products of bytes alone.
 macro_rules! four_lanes {
     ($name:ident, $columns:ty) => {
         // SAFETY of all below: the caller has the features, and vouches for the pointers.
@@ -109,3 +121,4 @@ macro_rules! four_lanes {
 
 four_lanes!(Neon, integer::Plain);
 four_lanes!(NeonDot, integer::Dot);
+four_lanes!(NeonMatrix, integer::Matrix);

@@ -20,7 +20,8 @@ const INPUTS: usize = 512;
 /// Unpacked tiles, some inputs of them.
 #[derive(Clone, Copy)]
 struct Panel {
-    /// `[tiles, inputs / 4]`: a line for every quad.
+    /// `[tiles, inputs / 4]`: a line for every quad; two as [`Columns::pair`] has them where there are products of
+    /// matrices.
     quads: *const u8,
     /// `[tiles, groups, 2]`: scales and biases, widened; a line each.
     factors: *const f32,
@@ -124,8 +125,13 @@ unsafe fn unpack<C: Columns>(
                     for i in 0..layout.bits {
                         C::prefetch(p.wrapping_add(next + i * LINE));
                     }
-                    for i in 0..QUADS {
-                        C::store(q.add(i * LINE), quads[i]);
+                    for i in 0..QUADS / 2 {
+                        let mut two = [quads[2 * i], quads[2 * i + 1]];
+                        if C::MATRIX {
+                            two = C::pair(two);
+                        }
+                        C::store(q.add(2 * i * LINE), two[0]);
+                        C::store(q.add((2 * i + 1) * LINE), two[1]);
                     }
                     q = q.add(QUADS * LINE);
                     p = p.add(layout.chunk());
@@ -156,23 +162,21 @@ unsafe fn all_rows<C: Columns, const EIGHT: bool>(
                 (true, 2, 6..) => sums::<C, EIGHT, 6, 2>(w, x, place),
                 (true, 2, 4..) => sums::<C, EIGHT, 4, 2>(w, x, place),
                 (true, 2, 2..) => sums::<C, EIGHT, 2, 2>(w, x, place),
-                (_, 1, 2..) => sums::<C, EIGHT, 2, 1>(w, x, place),
-                (_, 1, _) => sums::<C, EIGHT, 1, 1>(w, x, place),
                 (_, _, left) => {
-                    // One tile after the other.
-                    let n = left.min(2);
-                    let second = Panel {
-                        quads: w.quads.add(w.quad_stride),
-                        factors: w.factors.add(w.factor_stride),
-                        ..w
-                    };
-                    let right = Place { out: place.out.add(COLUMNS), ..place };
-                    for (w, place) in [(w, place), (second, right)] {
-                        if n == 2 {
-                            sums::<C, EIGHT, 2, 1>(w, x, place);
-                        } else {
-                            sums::<C, EIGHT, 1, 1>(w, x, place);
-                        }
+                    // One tile after the other. Products of matrices take rows in twos, also beyond the last.
+                    let n = if C::MATRIX { left.min(3).next_multiple_of(2) } else { left.min(2) };
+                    for tile in 0..tiles {
+                        let w = Panel {
+                            quads: w.quads.add(tile * w.quad_stride),
+                            factors: w.factors.add(tile * w.factor_stride),
+                            ..w
+                        };
+                        let place = Place { out: place.out.add(tile * COLUMNS), ..place };
+                        match n {
+                            4 if C::MATRIX => sums::<C, EIGHT, 4, 1>(w, x, place),
+                            2 => sums::<C, EIGHT, 2, 1>(w, x, place),
+                            _ => sums::<C, EIGHT, 1, 1>(w, x, place),
+                        };
                     }
                     n
                 }
@@ -205,15 +209,31 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
         for _ in 0..w.groups {
             let mut ints = [[C::zero(); M]; T];
             for _ in 0..w.group / 16 {
-                for i in 0..4 {
-                    let mut ws = [C::zero(); T];
-                    for t in 0..T {
-                        ws[t] = C::load(p.add(t * w.quad_stride + i * LINE));
-                    }
-                    for m in 0..M {
-                        let xs = C::splat(q.add(m * x.stride + 4 * i));
+                if C::MATRIX {
+                    for i in 0..2 {
                         for t in 0..T {
-                            ints[t][m] = C::dot(ints[t][m], ws[t], xs, EIGHT);
+                            let w = p.add(t * w.quad_stride + 2 * i * LINE);
+                            let w = [C::load(w), C::load(w.add(LINE))];
+                            for m in 0..M / 2 {
+                                let first = q.add(2 * m * x.stride + 8 * i);
+                                let two = [ints[t][2 * m], ints[t][2 * m + 1]];
+                                let two = C::dot_rows(two, w, [first, first.add(x.stride)]);
+                                ints[t][2 * m] = two[0];
+                                ints[t][2 * m + 1] = two[1];
+                            }
+                        }
+                    }
+                } else {
+                    for i in 0..4 {
+                        let mut ws = [C::zero(); T];
+                        for t in 0..T {
+                            ws[t] = C::load(p.add(t * w.quad_stride + i * LINE));
+                        }
+                        for m in 0..M {
+                            let xs = C::splat(q.add(m * x.stride + 4 * i));
+                            for t in 0..T {
+                                ints[t][m] = C::dot(ints[t][m], ws[t], xs, EIGHT);
+                            }
                         }
                     }
                 }
@@ -221,6 +241,13 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const M: usize, const T: usize>(
                 q = q.add(16);
             }
             for t in 0..T {
+                if C::MATRIX {
+                    for m in 0..M / 2 {
+                        let two = C::rows([ints[t][2 * m], ints[t][2 * m + 1]]);
+                        ints[t][2 * m] = two[0];
+                        ints[t][2 * m + 1] = two[1];
+                    }
+                }
                 let scale = C::load_f32(weights.add(t * w.factor_stride));
                 let bias = C::load_f32(weights.add(t * w.factor_stride + COLUMNS));
                 super::few::add::<C, M>(&mut sums[t], ints[t], [scale, bias], factors);

@@ -50,6 +50,36 @@ pub(crate) trait Columns: Copy {
     /// `sums` plus the products of the four unsigned bytes of `w` and the four signed bytes of `x`, in every lane.
     /// Without `eight`, no byte of `w` is above 127. No byte of `x` is −128.
     unsafe fn dot(sums: Self::Ints, w: Self::Ints, x: Self::Ints, eight: bool) -> Self::Ints;
+    /// Whether [`dot_rows`](Self::dot_rows) is one instruction for a register.
+    const MATRIX: bool = false;
+    /// Two quads in the order in which [`dot_rows`](Self::dot_rows) takes them.
+    #[inline(always)]
+    unsafe fn pair(quads: [Self::Ints; 2]) -> [Self::Ints; 2] {
+        quads
+    }
+    /// `sums` plus the products of a [`pair`](Self::pair) with the eight bytes at `x` of each of two rows; which sum is
+    /// whose, [`rows`](Self::rows) tells. All else as [`dot`](Self::dot) with `eight`.
+    #[inline(always)]
+    unsafe fn dot_rows(
+        sums: [Self::Ints; 2],
+        w: [Self::Ints; 2],
+        x: [*const i8; 2],
+    ) -> [Self::Ints; 2] {
+        let mut all = sums;
+        for (sums, x) in all.iter_mut().zip(x) {
+            // SAFETY: the caller has the level's features, and vouches for eight bytes.
+            unsafe {
+                *sums = Self::dot(*sums, w[0], Self::splat(x), true);
+                *sums = Self::dot(*sums, w[1], Self::splat(x.add(4)), true);
+            }
+        }
+        all
+    }
+    /// The sums of the first row, and those of the second.
+    #[inline(always)]
+    unsafe fn rows(sums: [Self::Ints; 2]) -> [Self::Ints; 2] {
+        sums
+    }
     /// Byte `n` of each lane.
     unsafe fn byte(v: Self::Ints, n: u32) -> Self::Floats;
     /// Rounded to nearest, ties to even.

@@ -1,4 +1,4 @@
-//! Sixteen columns in four registers of NEON; with its dot product of bytes where the machine has that.
+//! Sixteen columns in four registers of NEON; with its products of bytes where the machine has them.
 
 use super::{Columns, operations};
 use crate::simd::element::f16_to_f32;
@@ -12,13 +12,18 @@ pub(crate) struct Plain;
 #[derive(Clone, Copy)]
 pub(crate) struct Dot;
 
+/// With `usdot` and `usmmla`.
+#[derive(Clone, Copy)]
+pub(crate) struct Matrix;
+
 macro_rules! four_registers {
-    ($name:ident, $dot:ident) => {
+    ($name:ident, $dot:ident, splits: $splits:literal $(, $($more:item)*)?) => {
         impl Columns for $name {
             type Ints = [uint8x16_t; 4];
             type Floats = [float32x4_t; 4];
             const WIDE: bool = false;
-            const SPLITS: bool = true;
+            const SPLITS: bool = $splits;
+            $($($more)*)?
 
             operations! {
                 fn zero() -> [uint8x16_t; 4] { [vdupq_n_u8(0); 4] }
@@ -143,8 +148,60 @@ macro_rules! four_registers {
     };
 }
 
-four_registers!(Plain, plain_dot);
-four_registers!(Dot, sdot);
+four_registers!(Plain, plain_dot, splits: true);
+four_registers!(Dot, sdot, splits: true);
+four_registers!(Matrix, usdot, splits: false,
+    const MATRIX: bool = true;
+
+    /// Registers of two columns each, eight bytes of one beside those of the other.
+    #[inline(always)]
+    unsafe fn pair(quads: [Self::Ints; 2]) -> [Self::Ints; 2] {
+        let [a, b] = quads;
+        // SAFETY: the caller has the level's features; so for all below.
+        unsafe {
+            let [[c0, c1], [c2, c3], [c4, c5], [c6, c7]] =
+                [zip(a[0], b[0]), zip(a[1], b[1]), zip(a[2], b[2]), zip(a[3], b[3])];
+            [[c0, c1, c2, c3], [c4, c5, c6, c7]]
+        }
+    }
+    /// A register has both rows of one column, then both of the next.
+    #[inline(always)]
+    unsafe fn dot_rows(
+        sums: [Self::Ints; 2],
+        w: [Self::Ints; 2],
+        x: [*const i8; 2],
+    ) -> [Self::Ints; 2] {
+        // SAFETY: see above; the caller vouches for eight bytes of each row.
+        unsafe {
+            let x = vcombine_u8(vld1_u8(x[0].cast()), vld1_u8(x[1].cast()));
+            let [a, b] = sums;
+            [
+                [
+                    usmmla(a[0], w[0][0], x),
+                    usmmla(a[1], w[0][1], x),
+                    usmmla(a[2], w[0][2], x),
+                    usmmla(a[3], w[0][3], x),
+                ],
+                [
+                    usmmla(b[0], w[1][0], x),
+                    usmmla(b[1], w[1][1], x),
+                    usmmla(b[2], w[1][2], x),
+                    usmmla(b[3], w[1][3], x),
+                ],
+            ]
+        }
+    }
+    #[inline(always)]
+    unsafe fn rows(sums: [Self::Ints; 2]) -> [Self::Ints; 2] {
+        let [a, b] = sums;
+        // SAFETY: see above.
+        unsafe {
+            let [[p0, q0], [p1, q1], [p2, q2], [p3, q3]] =
+                [unzip(a[0], a[1]), unzip(a[2], a[3]), unzip(b[0], b[1]), unzip(b[2], b[3])];
+            [[p0, p1, p2, p3], [q0, q1, q2, q3]]
+        }
+    }
+);
 
 operations! {
     fn shift(v: uint8x16_t, n: int32x4_t) -> uint8x16_t {
@@ -185,5 +242,27 @@ operations! {
             s = inout(vreg) sums, w = in(vreg) w, x = in(vreg) x,
             options(pure, nomem, nostack, preserves_flags));
         sums
+    }
+    fn usdot(sums: uint8x16_t, w: uint8x16_t, x: uint8x16_t, _eight: bool) -> uint8x16_t {
+        let mut sums = sums;
+        asm!(".arch_extension i8mm", "usdot {s:v}.4s, {w:v}.16b, {x:v}.16b",
+            s = inout(vreg) sums, w = in(vreg) w, x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags));
+        sums
+    }
+    fn usmmla(sums: uint8x16_t, w: uint8x16_t, x: uint8x16_t) -> uint8x16_t {
+        let mut sums = sums;
+        asm!(".arch_extension i8mm", "usmmla {s:v}.4s, {w:v}.16b, {x:v}.16b",
+            s = inout(vreg) sums, w = in(vreg) w, x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags));
+        sums
+    }
+    fn zip(a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [vreinterpretq_u8_u32(vzip1q_u32(a, b)), vreinterpretq_u8_u32(vzip2q_u32(a, b))]
+    }
+    fn unzip(a: uint8x16_t, b: uint8x16_t) -> [uint8x16_t; 2] {
+        let (a, b) = (vreinterpretq_u32_u8(a), vreinterpretq_u32_u8(b));
+        [vreinterpretq_u8_u32(vuzp1q_u32(a, b)), vreinterpretq_u8_u32(vuzp2q_u32(a, b))]
     }
 }
