@@ -1,5 +1,7 @@
-//! Few rows: weights go from memory into registers once, and meet all rows there. They are one stream, which the hardware
-//! fetches ahead better than our own instructions do, up to four rows; with more, it falls behind.
+//! Few rows: weights go from memory into registers, and meet up to eight rows there; more rows take them once more from
+//! the cache, where they still are. They are one stream: for one row, the hardware fetches it ahead better than
+//! our own instructions do; for more it falls behind, so a part is fetched into the second-level cache long before it is
+//! needed, and a smaller one into the first.
 #![expect(clippy::needless_range_loop, reason = "registers are indexed, all alike")]
 
 use super::{
@@ -10,15 +12,21 @@ use super::{
 };
 use crate::simd::{Columns, LINE};
 
-/// Most rows, at any level.
+/// Most rows whose sums are in registers at a time, at any level.
 pub(super) const ROWS: usize = 8;
 
-/// How far ahead the stream of weights is fetched for many rows, bytes.
-const AHEAD: usize = 4096;
+/// Most rows, at any level: with more, it is quicker to unpack weights once for all.
+pub(super) const MOST: usize = 32;
 
-/// Most rows whose sums stay in registers.
+/// How far ahead the stream of weights is fetched into the first-level cache, bytes.
+const NEAR: usize = 4 << 10;
+
+/// The same, into the second-level cache.
+const FAR: usize = 32 << 10;
+
+/// Most rows of a level.
 pub(super) fn most_rows<C: Columns>() -> usize {
-    if C::WIDE { ROWS } else { 2 }
+    if C::WIDE { MOST } else { 2 }
 }
 
 /// The sums of one tile for all `rows`, at most [`most_rows`]; to `out`, `[rows, stride]`.
@@ -34,10 +42,28 @@ pub(super) unsafe fn tile<C: Columns>(
     out: *mut f32,
     stride: usize,
 ) {
-    let x = operand.rows(0);
+    for first in (0..rows).step_by(ROWS) {
+        let (x, some) = (operand.rows(first), ROWS.min(rows - first));
+        // SAFETY: as the caller's.
+        unsafe { pass::<C>(packed, packed.tile(tile), x, some, out.add(first * stride), stride) };
+    }
+}
+
+/// The same for the rows from `x` on, at most [`ROWS`].
+///
+/// # Safety
+/// As [`tile`].
+#[inline(always)]
+unsafe fn pass<C: Columns>(
+    packed: &Packed,
+    tile: *const u8,
+    x: Rows,
+    rows: usize,
+    out: *mut f32,
+    stride: usize,
+) {
     // SAFETY: as the caller's.
     unsafe {
-        let tile = packed.tile(tile);
         if rows == 1 {
             let [sums] = match packed.layout.bits {
                 4 => sums::<C, false, 4, 1, 4>(packed, tile, x),
@@ -108,8 +134,9 @@ unsafe fn sums<C: Columns, const EIGHT: bool, const BITS: usize, const M: usize,
             let mut ints = [[C::zero(); A]; M];
             for _ in 0..layout.block_cols() / CHUNK {
                 let quads = unpack::chunk::<C>(bits, p);
-                for i in (0..bits).filter(|_| M > 4) {
-                    C::prefetch(p.wrapping_add(AHEAD + i * LINE));
+                for i in (0..bits).filter(|_| M > 1) {
+                    C::prefetch(p.wrapping_add(NEAR + i * LINE));
+                    C::prefetch_far(p.wrapping_add(FAR + i * LINE));
                 }
                 for i in 0..QUADS {
                     if i == QUADS / 2 && layout.group < CHUNK {

@@ -59,6 +59,7 @@ macro_rules! one_register {
                 fn mul(a: __m512, b: __m512) -> __m512 { _mm512_mul_ps(a, b) }
                 fn mul_add(a: __m512, b: __m512, c: __m512) -> __m512 { _mm512_fmadd_ps(a, b, c) }
                 fn prefetch(p: *const u8) { _mm_prefetch::<_MM_HINT_T0>(p.cast()) }
+                fn prefetch_far(p: *const u8) { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
             }
         }
     };

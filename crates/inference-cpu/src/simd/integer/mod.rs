@@ -97,6 +97,8 @@ pub(crate) trait Columns: Copy {
 
     /// Brings the cache line at `p`, which need not be valid, closer.
     unsafe fn prefetch(p: *const u8);
+    /// The same, but only into the second-level cache.
+    unsafe fn prefetch_far(p: *const u8);
 }
 
 /// Writes operations of a level, whose bodies are unsafe.

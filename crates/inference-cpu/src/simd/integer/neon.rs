@@ -143,6 +143,7 @@ macro_rules! four_registers {
                     ]
                 }
                 fn prefetch(_p: *const u8) {}
+                fn prefetch_far(_p: *const u8) {}
             }
         }
     };

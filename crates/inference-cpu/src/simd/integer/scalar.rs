@@ -42,6 +42,7 @@ impl Columns for Plain {
         fn mul(a: Floats, b: Floats) -> Floats { from_fn(|i| a[i] * b[i]) }
         fn mul_add(a: Floats, b: Floats, c: Floats) -> Floats { mul_add(a, b, c) }
         fn prefetch(_p: *const u8) {}
+        fn prefetch_far(_p: *const u8) {}
     }
 }
 
