@@ -5,12 +5,49 @@ use super::{
     BLOCK, ROW,
     products::{Products, by_queries},
 };
-use crate::simd::Simd;
+use crate::simd::{LINE, Simd};
 use half::bf16;
 
-/// Products of pairs, which leave fetching ahead to the hardware, for up to [`TILE`](super::TILE) queries.
+/// Products of pairs, for up to [`TILE`](super::TILE) queries.
 pub(super) struct Pairs {
     queries: usize,
+}
+
+/// Queries up to which the hardware fetches ahead as quickly as keys and values are multiplied.
+const QUICK: usize = 2;
+
+/// Lines that a tile of queries brings closer on its way, some in each of its `width / 4` steps: all at once would have to
+/// wait for each other, and whatever else is read for them.
+#[derive(Clone, Copy)]
+struct Ahead {
+    next: *const u8,
+    /// In each step.
+    lines: usize,
+}
+
+impl Pairs {
+    /// The part of `piece`, which has `width` lines, that the tile from query `i` on brings closer.
+    #[inline(always)]
+    fn ahead(&self, piece: *const bf16, width: usize, i: usize) -> Ahead {
+        let lines = 16usize.div_ceil(self.queries);
+        let first = i / 4 * (width / 4) * lines;
+        let some = !piece.is_null() && self.queries > QUICK && first < width;
+        let next = piece.cast::<u8>().wrapping_add(first * LINE);
+        Ahead { next, lines: if some { lines } else { 0 } }
+    }
+}
+
+impl Ahead {
+    /// # Safety
+    /// The machine has the features of `S`.
+    #[inline(always)]
+    unsafe fn step<S: Simd>(&mut self) {
+        for _ in 0..self.lines {
+            // SAFETY: the caller vouches for the features.
+            unsafe { S::prefetch_far(self.next) };
+            self.next = self.next.wrapping_add(LINE);
+        }
+    }
 }
 
 impl<S: Simd> Products<S, bf16> for Pairs {
@@ -33,13 +70,13 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         q: *const u16,
         width: usize,
         keys: *const bf16,
-        _: *const bf16,
+        ahead: *const bf16,
         out: *mut f32,
     ) {
         // SAFETY: as the caller's; there are as many queries left as the width says.
         unsafe {
             by_queries!(self.queries, true, i => score_pairs::<S>(
-                q.add(i * width), width, keys, out.add(i * ROW),
+                q.add(i * width), width, keys, self.ahead(ahead, width, i), out.add(i * ROW),
             ));
         }
     }
@@ -50,7 +87,7 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         weights: *const u16,
         width: usize,
         values: &[*const bf16],
-        _: *const bf16,
+        ahead: *const bf16,
         fresh: bool,
         out: *mut f32,
         stride: usize,
@@ -58,7 +95,7 @@ impl<S: Simd> Products<S, bf16> for Pairs {
         // SAFETY: as the caller's; there are as many queries left as the width says.
         unsafe {
             by_queries!(self.queries, true, i => sum_pairs::<S>(
-                weights.add(i * ROW), width, values, fresh, out.add(i * stride), stride,
+                weights.add(i * ROW), width, values, self.ahead(ahead, width, i), fresh, out.add(i * stride), stride,
             ));
         }
     }
@@ -83,6 +120,7 @@ unsafe fn score_pairs<S: Simd, const Q: usize>(
     q: *const u16,
     width: usize,
     keys: *const bf16,
+    mut ahead: Ahead,
     out: *mut f32,
 ) -> usize {
     for lane in (0..BLOCK).step_by(2 * S::LANES) {
@@ -91,6 +129,7 @@ unsafe fn score_pairs<S: Simd, const Q: usize>(
             // Even and odd pairs are summed apart, so that one product need not wait for the one before.
             let mut sums = [[[S::splat(0.0); 2]; 2]; Q];
             for c in (0..width).step_by(4) {
+                ahead.step::<S>();
                 let at = keys.add(c * BLOCK + 2 * lane).cast::<f32>();
                 let keys = [
                     [S::load(at), S::load(at.add(S::LANES))],
@@ -124,6 +163,7 @@ unsafe fn sum_pairs<S: Simd, const Q: usize>(
     weights: *const u16,
     width: usize,
     values: &[*const bf16],
+    mut ahead: Ahead,
     fresh: bool,
     out: *mut f32,
     stride: usize,
@@ -133,16 +173,16 @@ unsafe fn sum_pairs<S: Simd, const Q: usize>(
     unsafe {
         // For few queries as many columns as there are registers for: then values are read as they lie.
         while Q <= 2 && c + 8 * S::LANES <= width {
-            sum_columns::<S, Q, 8>(weights, width, values, c, fresh, out, stride);
+            sum_columns::<S, Q, 8>(weights, width, values, &mut ahead, c, fresh, out, stride);
             c += 8 * S::LANES;
         }
         while c + 4 * S::LANES <= width {
-            sum_columns::<S, Q, 4>(weights, width, values, c, fresh, out, stride);
+            sum_columns::<S, Q, 4>(weights, width, values, &mut ahead, c, fresh, out, stride);
             c += 4 * S::LANES;
         }
         // The width is a multiple of 32.
         while c < width {
-            sum_columns::<S, Q, 2>(weights, width, values, c, fresh, out, stride);
+            sum_columns::<S, Q, 2>(weights, width, values, &mut ahead, c, fresh, out, stride);
             c += 2 * S::LANES;
         }
     }
@@ -158,6 +198,7 @@ unsafe fn sum_columns<S: Simd, const Q: usize, const N: usize>(
     weights: *const u16,
     width: usize,
     values: &[*const bf16],
+    ahead: &mut Ahead,
     c: usize,
     fresh: bool,
     out: *mut f32,
@@ -175,6 +216,7 @@ unsafe fn sum_columns<S: Simd, const Q: usize, const N: usize>(
         }
         for (b, values) in values.iter().enumerate() {
             for t in (0..BLOCK).step_by(2) {
+                ahead.step::<S>();
                 let mut vs = [S::splat(0.0); N];
                 for n in 0..N {
                     vs[n] = S::load(values.add(t * width + 2 * (c + n * S::LANES)).cast());
