@@ -18,8 +18,9 @@ use std::{
 /// Streams that decode.
 pub(super) const STREAMS: usize = 8;
 
-/// Tokens of a stream before the prompt comes.
-const BEFORE: usize = 24;
+/// Tokens of a stream before the prompt comes: about as many as while it is computed, so that what else has the machine
+/// now and then is seen in both.
+const BEFORE: usize = 256;
 
 /// Of these, tokens of every stream until what is usual is measured.
 const FIRST: usize = 3;
@@ -30,38 +31,104 @@ const SHORT: usize = 16;
 /// Tokens of the context beside the long prompt.
 pub(super) const ROOM: usize = 64;
 
-/// What was measured.
+/// What was measured, in all rounds.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Latency {
     pub(super) backend: String,
     pub(super) weights: String,
     pub(super) streams: usize,
     pub(super) prompt_tokens: usize,
-    /// Seconds between two tokens of a stream before the prompt came.
+    /// Seconds between two tokens of a stream before the prompt came: each round's median.
     pub(super) usual: Spread,
-    /// Most seconds between two tokens of any stream while the prompt was computed.
-    pub(super) longest: f64,
+    /// Before the prompt came, which tells what the machine does by itself.
+    pub(super) before: Late,
+    /// While the prompt was computed.
+    pub(super) during: Late,
     /// Seconds until the prompt had its first token.
-    pub(super) first_token: f64,
+    pub(super) first_token: Spread,
 }
 
-impl Latency {
-    /// By how many usual intervals the worst token came late.
-    pub(super) fn delay(&self) -> f64 {
-        (self.longest - self.usual.median) / self.usual.median
+/// How late tokens came, in usual intervals of their round.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Late {
+    /// The latest of each round.
+    pub(super) most: Spread,
+    /// Tokens that came more than [`ALLOWED`] late.
+    pub(super) too_late: usize,
+    /// Tokens of all streams and rounds.
+    pub(super) tokens: usize,
+}
+
+/// Usual intervals that no token should be late.
+pub(super) const ALLOWED: f64 = 2.0;
+
+/// One prompt.
+struct Round {
+    prompt_tokens: usize,
+    /// Intervals before the prompt came, in seconds.
+    before: Vec<f64>,
+    /// Intervals while it was computed.
+    during: Vec<f64>,
+    first_token: f64,
+}
+
+impl Round {
+    fn usual(&self) -> Option<f64> {
+        Spread::of(self.before.iter().copied()).map(|all| all.median)
     }
 }
 
-/// Has streams decode, sends a prompt of `arriving` tokens, and looks at the intervals.
-pub(super) fn measure(candidate: &Candidate, arriving: usize) -> Result<Latency> {
+impl Late {
+    /// Of `intervals` of each round.
+    fn of(rounds: &[Round], intervals: impl Fn(&Round) -> &[f64]) -> Option<Self> {
+        let late = |round: &Round| -> Option<Vec<f64>> {
+            let usual = round.usual()?;
+            Some(intervals(round).iter().map(|i| (i - usual) / usual).collect())
+        };
+        let late: Vec<_> = rounds.iter().map(late).collect::<Option<_>>()?;
+        let most = late.iter().map(|all| all.iter().copied().fold(0.0, f64::max));
+        let all = late.iter().flatten();
+        Some(Self {
+            most: Spread::of(most)?,
+            too_late: all.clone().filter(|late| **late > ALLOWED).count(),
+            tokens: all.count(),
+        })
+    }
+}
+
+/// Has streams decode and sends a prompt of `arriving` tokens, in some rounds.
+pub(super) fn measure(candidate: &Candidate, arriving: usize, rounds: usize) -> Result<Latency> {
     let model = candidate.model().ok_or("a peer has no streams")?;
+    let rounds: Vec<_> =
+        (0..rounds as u64).map(|n| round(model, arriving, n)).collect::<Result<_>>()?;
+    let facts = [&candidate.facts.backend, &candidate.facts.weights];
+    latency(facts, &rounds).ok_or_else(|| "no stream decodes beside the others".to_owned())
+}
+
+/// `None` without a round, or without an interval in one.
+fn latency([backend, weights]: [&String; 2], rounds: &[Round]) -> Option<Latency> {
+    Some(Latency {
+        backend: backend.clone(),
+        weights: weights.clone(),
+        streams: STREAMS,
+        prompt_tokens: rounds.first()?.prompt_tokens,
+        usual: Spread::of(rounds.iter().filter_map(Round::usual))?,
+        before: Late::of(rounds, |round| &round.before)?,
+        during: Late::of(rounds, |round| &round.during)?,
+        first_token: Spread::of(rounds.iter().map(|round| round.first_token))?,
+    })
+}
+
+/// Has streams decode, sends a prompt of `arriving` tokens, and looks at the intervals. The texts of round `n` are new.
+fn round(model: &dyn TextModel, arriving: usize, n: u64) -> Result<Round> {
+    let seed = (1 << 50) + (n << 16);
     // All streams say the same: a token whose text is not a whole character would be held back for the next one.
     let whole = model.tokenise(" a").map_err(|e| e.to_string())?;
     let only = whole.last().map(|id| (*id, 1e6));
     let options = GenerateOptions::default().max_tokens(arriving).logit_bias(only);
-    let long = prompt::common(&[model], arriving, 1 << 50)?;
+    let long = prompt::common(&[model], arriving, seed)?;
     let shorts: Vec<_> = (0..STREAMS as u64)
-        .map(|i| prompt::common(&[model], SHORT, (1 << 50) + 1 + i))
+        .map(|i| prompt::common(&[model], SHORT, seed + 1 + i))
         .collect::<Result<_>>()?;
     let (ready, readers) = mpsc::channel();
     let done = AtomicBool::new(false);
@@ -92,16 +159,10 @@ pub(super) fn measure(candidate: &Candidate, arriving: usize) -> Result<Latency>
     };
     let all_decode = streams.iter().filter_map(|s| s.get(FIRST - 1)).max().copied();
     let all_decode = all_decode.ok_or("no stream has tokens")?;
-    let usual = intervals(&|from, to| from >= all_decode && to <= came);
-    let usual = Spread::of(usual).ok_or("no stream decodes beside the others")?;
-    let during = intervals(&|from, to| to > came && from < first);
-    Ok(Latency {
-        backend: candidate.facts.backend.clone(),
-        weights: candidate.facts.weights.clone(),
-        streams: STREAMS,
+    Ok(Round {
         prompt_tokens: long.ids.len(),
-        usual,
-        longest: during.into_iter().fold(0.0, f64::max),
+        before: intervals(&|from, to| from >= all_decode && to <= came),
+        during: intervals(&|from, to| to > came && from < first),
         first_token: first.duration_since(came).as_secs_f64(),
     })
 }
@@ -140,5 +201,33 @@ fn arrivals(
     match (stream, failed) {
         (Err(error), _) | (_, Some(error)) => Err(error),
         _ => Ok(all),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_late_by_what_is_usual_in_their_round() {
+        let round = |usual: f64, longest: f64| Round {
+            prompt_tokens: 9,
+            before: vec![usual, usual, 1.5 * usual],
+            during: vec![usual, longest],
+            first_token: 1.0,
+        };
+        let rounds = [round(0.02, 0.05), round(0.04, 0.16), round(0.04, 0.08)];
+        let (backend, weights) = ("cpu".to_owned(), "8 bit".to_owned());
+        let all = latency([&backend, &weights], &rounds).unwrap();
+        assert_eq!(all.usual, Spread { median: 0.04, min: 0.02, max: 0.04 });
+        let most = |late: Late| [late.most.min, late.most.median, late.most.max];
+        for (late, want) in most(all.during).into_iter().zip([1.0, 1.5, 3.0]) {
+            assert!((late - want).abs() < 1e-9, "{late} for {want}");
+        }
+        assert_eq!((all.during.too_late, all.during.tokens), (1, 6));
+        assert_eq!((all.before.too_late, all.before.tokens), (0, 9));
+        assert!(latency([&backend, &weights], &[]).is_none());
+        let silent = Round { before: Vec::new(), ..round(1.0, 1.0) };
+        assert!(latency([&backend, &weights], &[silent]).is_none());
     }
 }

@@ -37,8 +37,9 @@ each, by as many ways as there are, which take turns:
 Suffix tokens are those behind what all prompts have in common. The share compares their rate with that of a prefill of
 512 tokens, which is measured between the turns.
 
-Then 8 streams decode while a prompt of 2,000 tokens comes. A stream's usual interval is the median before that; the
-longest is the worst of all streams while the prompt is computed.
+Then, in as many turns, 8 streams decode for a while, and a prompt of 2,000 tokens comes. A stream's usual interval is the
+median before that. How late tokens come is told in usual intervals, before the prompt too: that is what the machine does
+by itself.
 
 Beside llama.cpp, on all of the machine's instructions:
   RUSTFLAGS=\"-C target-cpu=native\" cargo run --release -p xtask --features llama-cpp -- \\
@@ -85,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result {
     let checkpoint = Checkpoint::read(&args.model)?;
     let bench = Bench { args, checkpoint, machine: &machine, threads };
     let (texts, measured) = bench.classify(sentences, rounds)?;
-    let latencies = if args.arriving == 0 { Vec::new() } else { bench.latency()? };
+    let latencies = if args.arriving == 0 { Vec::new() } else { bench.latency(rounds)? };
     let report = Report::new(machine, threads, &texts, rounds, &measured, latencies);
     super::print(&args.json, || report.json(), || report.table())
 }
@@ -160,12 +161,12 @@ impl Bench<'_> {
         Ok((texts, ways.into_iter().map(Way::end).collect()))
     }
 
-    fn latency(&self) -> Result<Vec<latency::Latency>> {
+    fn latency(&self, rounds: usize) -> Result<Vec<latency::Latency>> {
         let loaded = self
             .load(self.args.arriving + latency::ROOM, latency::STREAMS + 1, |_| &[Kind::Shared])?;
         let measure = |(candidate, _): &(Candidate, Kind)| {
             eprintln!("streams beside a long prompt on {}", candidate.facts.name());
-            latency::measure(candidate, self.args.arriving)
+            latency::measure(candidate, self.args.arriving, rounds)
         };
         loaded.iter().map(measure).collect()
     }

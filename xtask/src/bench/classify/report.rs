@@ -1,7 +1,7 @@
 //! What was measured, as a table and as JSON.
 
 use super::{
-    latency::Latency,
+    latency::{ALLOWED, Late, Latency},
     texts::Texts,
     ways::{Kind, Measured},
 };
@@ -132,20 +132,29 @@ impl Report {
         }
         columns(out, &rows)?;
         for l in &self.latencies {
+            let late = |late: &Late| {
+                format!(
+                    "{} of {} tokens, the latest of a round {} late",
+                    late.too_late,
+                    late.tokens,
+                    spread(&late.most)
+                )
+            };
+            let ms =
+                |s: Spread| Spread { median: 1e3 * s.median, min: 1e3 * s.min, max: 1e3 * s.max };
             writeln!(
                 out,
-                "\n{} {}: {} streams decode, {} prompt tokens come, whose first token takes {:.2} s\n  \
-                 usual interval {:.1} ms ({:.1}–{:.1}), longest {:.1} ms: a token {:.2} usual intervals late at most",
+                "\n{} {}: {} streams decode, {} prompt tokens come, whose first token takes {} s\n  \
+                 usual interval {} ms; more than {ALLOWED} usual intervals late:\n  \
+                 before the prompt  {}\n  beside the prompt  {}",
                 l.backend,
                 l.weights,
                 l.streams,
                 l.prompt_tokens,
-                l.first_token,
-                1e3 * l.usual.median,
-                1e3 * l.usual.min,
-                1e3 * l.usual.max,
-                1e3 * l.longest,
-                l.delay()
+                spread(&l.first_token),
+                spread(&ms(l.usual)),
+                late(&l.before),
+                late(&l.during),
             )?;
         }
         Ok(())
@@ -239,14 +248,16 @@ pub(in crate::bench) mod tests {
             shared: 60,
             suffixes: vec![20; 4],
         };
+        let of = |x: f64| Spread { median: x, min: 0.5 * x, max: 1.5 * x };
         let latency = Latency {
             backend: "cpu".to_owned(),
             weights: "8 bit".to_owned(),
             streams: 8,
             prompt_tokens: 2000,
-            usual: Spread { median: 0.02, min: 0.01, max: 0.03 },
-            longest: 0.05,
-            first_token: 4.0,
+            usual: of(0.02),
+            before: Late { most: of(0.5), too_late: 0, tokens: 7 },
+            during: Late { most: of(2.5), too_late: 1, tokens: 9 },
+            first_token: of(4.0),
         };
         let all =
             [measured("cpu", Kind::Shared, 40.0, 0.9), measured("cpu", Kind::Unshared, 10.0, 0.9)];
@@ -262,7 +273,10 @@ pub(in crate::bench) mod tests {
             "cpu 8 bit, unshared",
             "4.00x (4.00–4.00)",
             "80 % of 1000 (1000–1000)",
-            "usual interval 20.0 ms (10.0–30.0), longest 50.0 ms: a token 1.50 usual intervals late",
+            "2000 prompt tokens come, whose first token takes 4.00 (2.00–6.00) s",
+            "usual interval 20.0 (10.0–30.0) ms; more than 2 usual intervals late:",
+            "before the prompt  0 of 7 tokens, the latest of a round 0.50 (0.25–0.75) late",
+            "beside the prompt  1 of 9 tokens, the latest of a round 2.50 (1.25–3.75) late",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");
         }
