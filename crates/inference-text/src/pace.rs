@@ -4,7 +4,7 @@
 const AIM: f64 = 1.75;
 
 /// Fewer prompt tokens are never worth a step's overhead.
-const LEAST: usize = 8;
+const LEAST: usize = 4;
 
 /// A chunk is at most so many times the one before: what a token costs was measured at that size.
 const GROWTH: f64 = 1.5;
