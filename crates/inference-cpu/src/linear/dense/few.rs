@@ -8,6 +8,9 @@ use super::{
 };
 use crate::simd::{Dot, Simd};
 
+/// How far ahead weights are fetched into the second-level cache, bytes; into the first it is the next row or two.
+const FAR: usize = 16 << 10;
+
 /// Rows of activations.
 pub(super) struct Few<'a, X> {
     pub(super) map: &'a Dense,
@@ -96,6 +99,7 @@ impl<X: Copy> Few<'_, X> {
                         // The next weights, in the order in which they lie.
                         for _ in 0..N {
                             S::prefetch(ahead);
+                            S::prefetch_far(ahead.wrapping_add(FAR));
                             ahead = ahead.wrapping_add(D::STEP * size_of::<D::W>());
                         }
                     }

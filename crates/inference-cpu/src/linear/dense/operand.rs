@@ -16,7 +16,10 @@ pub(super) const STRIDE: usize = 32;
 pub(super) const BLOCK: usize = 1024;
 
 /// Rows up to which weights are read where they are; above, they are laid out for all rows first.
-pub(super) const FEW: usize = 12;
+fn few(level: Level) -> usize {
+    use Level::{Avx512, Avx512Bf16, Avx512Vnni};
+    if matches!(level, Avx512 | Avx512Vnni | Avx512Bf16) { 32 } else { 12 }
+}
 
 /// How a kernel reads activations: by units of some rows, one after the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +40,7 @@ impl Layout {
     fn new(level: Level, dtype: DType, rows: usize) -> Self {
         if level == Level::Avx512Amx && dtype == DType::Bf16 {
             Self::Tiles { rows: rows.min(tiles::WIDTH) }
-        } else if rows > FEW {
+        } else if rows > few(level) {
             Self::Strips
         } else {
             Self::Rows
