@@ -8,6 +8,7 @@ pub mod files;
 mod generation;
 pub mod gguf;
 pub mod logits;
+pub mod math;
 mod pace;
 pub mod places;
 mod prefixes;

@@ -13,7 +13,10 @@ mod top_p;
 
 pub use candidates::Candidates;
 
-use crate::logits::{Ask, MOST_LARGEST};
+use crate::{
+    logits::{Ask, MOST_LARGEST},
+    math::sum_of_exp,
+};
 use inference_core::{Error, GenerateOptions, Result, TokenLogprob};
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore, rand_core::SeedableRng};
 
@@ -154,8 +157,7 @@ pub(crate) fn largest(logits: &[f32]) -> f32 {
 /// The natural logarithm of the probability of each of `ids`, and of the `n` most likely tokens (best first, then by id).
 pub fn logprobs(logits: &[f32], ids: &[u32], n: usize) -> (Vec<f32>, Vec<TokenLogprob>) {
     let max = largest(logits);
-    let sum: f64 = logits.iter().map(|l| f64::from((l - max).exp())).sum();
-    let norm = max + sum.ln() as f32;
+    let norm = max + sum_of_exp(logits, max).ln() as f32;
     let of = |id: u32| logits.get(id as usize).map_or(f32::NEG_INFINITY, |l| l - norm);
     let mut best: Vec<u32> = Vec::new();
     if n > 0 {
