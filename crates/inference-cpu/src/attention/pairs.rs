@@ -194,6 +194,7 @@ unsafe fn sum_pairs<S: Simd, const Q: usize>(
 /// # Safety
 /// As [`Products::sums`].
 #[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "it is what the sum depends on")]
 unsafe fn sum_columns<S: Simd, const Q: usize, const N: usize>(
     weights: *const u16,
     width: usize,
