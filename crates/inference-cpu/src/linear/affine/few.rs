@@ -15,8 +15,8 @@ use crate::simd::{Columns, LINE};
 /// Most rows whose sums are in registers at a time, at any level.
 pub(super) const ROWS: usize = 8;
 
-/// Most rows, at any level: with more, it is quicker to unpack weights once for all.
-pub(super) const MOST: usize = 32;
+/// Most rows where so many sums are: with more, it is quicker to unpack weights once for all.
+const MOST: usize = 32;
 
 /// How far ahead the stream of weights is fetched into the first-level cache, bytes.
 const NEAR: usize = 4 << 10;

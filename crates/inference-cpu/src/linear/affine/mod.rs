@@ -141,11 +141,22 @@ impl Product<'_> {
         let operands = scratch.operands(level, pool, x, map.cols, &map.kinds, exact);
         let tiles = finish.columns(map.tiles);
         let bytes = map.parts.iter().map(|p| p.packed.layout.tile()).max().unwrap_or(1);
-        let most = if rows <= few::MOST { FEW_BYTES / bytes } else { MANY_TILES };
+        let most = if rows <= level.run(MostFew) { FEW_BYTES / bytes } else { MANY_TILES };
         let grain = most.min(tiles.div_ceil(PARTS * pool.threads())).max(1);
         let all = Tiles { level, map, operands, rows, finish, target };
         // SAFETY: `ranges` hands out every tile once.
         pool.ranges(tiles, grain, |tiles| unsafe { all.compute(tiles) });
+    }
+}
+
+/// Up to how many rows weights are read as one stream.
+struct MostFew;
+
+impl Kernel for MostFew {
+    type Output = usize;
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) -> usize {
+        few::most_rows::<S::Columns>()
     }
 }
 
