@@ -273,10 +273,10 @@ pub(in crate::bench) mod tests {
             "cpu 8 bit, unshared",
             "4.00x (4.00–4.00)",
             "80 % of 1000 (1000–1000)",
-            "2000 prompt tokens come, whose first token takes 4.00 (2.00–6.00) s",
+            "2000 prompt tokens come, whose first token takes 4.0 (2.0–6.0) s",
             "usual interval 20.0 (10.0–30.0) ms; more than 2 usual intervals late:",
-            "before the prompt  0 of 7 tokens, the latest of a round 0.50 (0.25–0.75) late",
-            "beside the prompt  1 of 9 tokens, the latest of a round 2.50 (1.25–3.75) late",
+            "before the prompt  0 of 7 tokens, the latest of a round 0.5 (0.2–0.8) late",
+            "beside the prompt  1 of 9 tokens, the latest of a round 2.5 (1.2–3.8) late",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");
         }
