@@ -1,7 +1,7 @@
 //! How much prompt a step may hold, so that those who read a stream hardly notice that others come.
 
 /// Seconds of a step with prompt, over those of one without: below 2, so that there is room for what can't be foreseen.
-const AIM: f64 = 1.75;
+const AIM: f64 = 1.5;
 
 /// Fewer prompt tokens are never worth a step's overhead.
 const LEAST: usize = 4;
@@ -168,7 +168,7 @@ mod tests {
         // What has become slower is usual after a while all the same.
         (0..80).for_each(|_| pace.record(8, 0, 0.08));
         let steps = run(&mut pace, 8, 20, 0.08, |n| n as f64 * 1e-3);
-        assert!(steps.last().is_some_and(|(ratio, _)| *ratio > 1.6), "{steps:?}");
+        assert!(steps.last().is_some_and(|(ratio, _)| *ratio > AIM - 0.1), "{steps:?}");
     }
 
     #[test]

@@ -18,9 +18,10 @@ use std::{
 /// Streams that decode.
 pub(super) const STREAMS: usize = 8;
 
-/// Tokens of a stream before the prompt comes: about as many as while it is computed, so that what else has the machine
-/// now and then is seen in both.
-const BEFORE: usize = 256;
+/// Tokens of a stream before the prompt comes, and after its first token: both together are about as many as while it is
+/// computed, so that what else has the machine now and then is seen with and without the prompt, and their median is of
+/// streams as long as those beside it.
+const AROUND: usize = 128;
 
 /// Of these, tokens of every stream until what is usual is measured.
 const FIRST: usize = 3;
@@ -38,12 +39,12 @@ pub(super) struct Latency {
     pub(super) weights: String,
     pub(super) streams: usize,
     pub(super) prompt_tokens: usize,
-    /// Seconds between two tokens of a stream before the prompt came: each round's median.
+    /// Seconds between two tokens of a stream without the prompt: each round's median.
     pub(super) usual: Spread,
-    /// Before the prompt came, which tells what the machine does by itself.
-    pub(super) before: Late,
+    /// Before the prompt came and after its first token, which tells what the machine does by itself.
+    pub(super) without: Late,
     /// While the prompt was computed.
-    pub(super) during: Late,
+    pub(super) beside: Late,
     /// Seconds until the prompt had its first token.
     pub(super) first_token: Spread,
 }
@@ -65,16 +66,16 @@ pub(super) const ALLOWED: f64 = 2.0;
 /// One prompt.
 struct Round {
     prompt_tokens: usize,
-    /// Intervals before the prompt came, in seconds.
-    before: Vec<f64>,
+    /// Intervals before the prompt came and after its first token, in seconds.
+    without: Vec<f64>,
     /// Intervals while it was computed.
-    during: Vec<f64>,
+    beside: Vec<f64>,
     first_token: f64,
 }
 
 impl Round {
     fn usual(&self) -> Option<f64> {
-        Spread::of(self.before.iter().copied()).map(|all| all.median)
+        Spread::of(self.without.iter().copied()).map(|all| all.median)
     }
 }
 
@@ -113,8 +114,8 @@ fn latency([backend, weights]: [&String; 2], rounds: &[Round]) -> Option<Latency
         streams: STREAMS,
         prompt_tokens: rounds.first()?.prompt_tokens,
         usual: Spread::of(rounds.iter().filter_map(Round::usual))?,
-        before: Late::of(rounds, |round| &round.before)?,
-        during: Late::of(rounds, |round| &round.during)?,
+        without: Late::of(rounds, |round| &round.without)?,
+        beside: Late::of(rounds, |round| &round.beside)?,
         first_token: Spread::of(rounds.iter().map(|round| round.first_token))?,
     })
 }
@@ -161,13 +162,14 @@ fn round(model: &dyn TextModel, arriving: usize, n: u64) -> Result<Round> {
     let all_decode = all_decode.ok_or("no stream has tokens")?;
     Ok(Round {
         prompt_tokens: long.ids.len(),
-        before: intervals(&|from, to| from >= all_decode && to <= came),
-        during: intervals(&|from, to| to > came && from < first),
+        without: intervals(&|from, to| from >= all_decode && (to <= came || from >= first)),
+        beside: intervals(&|from, to| to > came && from < first),
         first_token: first.duration_since(came).as_secs_f64(),
     })
 }
 
-/// When the tokens of a stream arrive, until `done`. It tells `ready` when it has decoded for a while, in any case once.
+/// When the tokens of a stream arrive, until it is `done` and a while longer. It tells `ready` when it has decoded for a
+/// while, in any case once.
 fn arrivals(
     model: &dyn TextModel,
     prompt: &str,
@@ -179,19 +181,23 @@ fn arrivals(
     let mut all = Vec::new();
     let mut failed = None;
     let mut to_tell = Some(ready);
+    let mut end = usize::MAX;
     while let Ok(stream) = &mut stream {
         match stream.next() {
             Some(Ok(_)) => all.push(Instant::now()),
             Some(Err(error)) => failed = Some(error.to_string()),
             None => break,
         }
-        if all.len() == BEFORE
+        if all.len() == AROUND
             && let Some(ready) = to_tell.take()
         {
             // Who asked for it has failed, and waits for this thread.
             let _ = ready.send(());
         }
         if done.load(SeqCst) {
+            end = end.min(all.len() + AROUND);
+        }
+        if all.len() >= end {
             break;
         }
     }
@@ -212,8 +218,8 @@ mod tests {
     fn tokens_are_late_by_what_is_usual_in_their_round() {
         let round = |usual: f64, longest: f64| Round {
             prompt_tokens: 9,
-            before: vec![usual, usual, 1.5 * usual],
-            during: vec![usual, longest],
+            without: vec![usual, usual, 1.5 * usual],
+            beside: vec![usual, longest],
             first_token: 1.0,
         };
         let rounds = [round(0.02, 0.05), round(0.04, 0.16), round(0.04, 0.08)];
@@ -221,13 +227,13 @@ mod tests {
         let all = latency([&backend, &weights], &rounds).unwrap();
         assert_eq!(all.usual, Spread { median: 0.04, min: 0.02, max: 0.04 });
         let most = |late: Late| [late.most.min, late.most.median, late.most.max];
-        for (late, want) in most(all.during).into_iter().zip([1.0, 1.5, 3.0]) {
+        for (late, want) in most(all.beside).into_iter().zip([1.0, 1.5, 3.0]) {
             assert!((late - want).abs() < 1e-9, "{late} for {want}");
         }
-        assert_eq!((all.during.too_late, all.during.tokens), (1, 6));
-        assert_eq!((all.before.too_late, all.before.tokens), (0, 9));
+        assert_eq!((all.beside.too_late, all.beside.tokens), (1, 6));
+        assert_eq!((all.without.too_late, all.without.tokens), (0, 9));
         assert!(latency([&backend, &weights], &[]).is_none());
-        let silent = Round { before: Vec::new(), ..round(1.0, 1.0) };
+        let silent = Round { without: Vec::new(), ..round(1.0, 1.0) };
         assert!(latency([&backend, &weights], &[silent]).is_none());
     }
 }

@@ -37,9 +37,9 @@ each, by as many ways as there are, which take turns:
 Suffix tokens are those behind what all prompts have in common. The share compares their rate with that of a prefill of
 512 tokens, which is measured between the turns.
 
-Then, in as many turns, 8 streams decode for a while, and a prompt of 2,000 tokens comes. A stream's usual interval is the
-median before that. How late tokens come is told in usual intervals, before the prompt too: that is what the machine does
-by itself.
+Then, in as many turns, 8 streams decode for a while, a prompt of 2,000 tokens comes, and the streams go on for a while. A
+stream's usual interval is the median before and after the prompt. How late tokens come is told in usual intervals, without
+the prompt too: that is what the machine does by itself.
 
 Beside llama.cpp, on all of the machine's instructions:
   RUSTFLAGS=\"-C target-cpu=native\" cargo run --release -p xtask --features llama-cpp -- \\

@@ -146,15 +146,15 @@ impl Report {
                 out,
                 "\n{} {}: {} streams decode, {} prompt tokens come, whose first token takes {} s\n  \
                  usual interval {} ms; more than {ALLOWED} usual intervals late:\n  \
-                 before the prompt  {}\n  beside the prompt  {}",
+                 without the prompt  {}\n  beside the prompt   {}",
                 l.backend,
                 l.weights,
                 l.streams,
                 l.prompt_tokens,
                 spread(&l.first_token),
                 spread(&ms(l.usual)),
-                late(&l.before),
-                late(&l.during),
+                late(&l.without),
+                late(&l.beside),
             )?;
         }
         Ok(())
@@ -255,8 +255,8 @@ pub(in crate::bench) mod tests {
             streams: 8,
             prompt_tokens: 2000,
             usual: of(0.02),
-            before: Late { most: of(0.5), too_late: 0, tokens: 7 },
-            during: Late { most: of(2.5), too_late: 1, tokens: 9 },
+            without: Late { most: of(0.5), too_late: 0, tokens: 7 },
+            beside: Late { most: of(2.5), too_late: 1, tokens: 9 },
             first_token: of(4.0),
         };
         let all =
@@ -275,8 +275,8 @@ pub(in crate::bench) mod tests {
             "80 % of 1000 (1000–1000)",
             "2000 prompt tokens come, whose first token takes 4.0 (2.0–6.0) s",
             "usual interval 20.0 (10.0–30.0) ms; more than 2 usual intervals late:",
-            "before the prompt  0 of 7 tokens, the latest of a round 0.5 (0.2–0.8) late",
-            "beside the prompt  1 of 9 tokens, the latest of a round 2.5 (1.2–3.8) late",
+            "without the prompt  0 of 7 tokens, the latest of a round 0.5 (0.2–0.8) late",
+            "beside the prompt   1 of 9 tokens, the latest of a round 2.5 (1.2–3.8) late",
         ] {
             assert!(table.contains(part), "{part} is missing in\n{table}");
         }
