@@ -129,19 +129,27 @@ impl<E: Kept> Kernel for Ready<'_, E> {
         let (key, room) = self.key.split_at_mut(width);
         let key = &mut key[..d];
         let piece = keys.len() / a.kv_heads;
-        for (row, slot) in self.piece.rows.clone().zip(slot..) {
-            let (from_q, rest) = self.call.qkv[row * (nq + 2 * nkv)..].split_at(nq);
-            let (from_k, from_v) = rest[..2 * nkv].split_at(nkv);
+        let rows = || self.piece.rows.clone().zip(slot..);
+        let from =
+            |row: usize, columns: Range<usize>| &self.call.qkv[row * (nq + 2 * nkv)..][columns];
+        for (row, _) in rows() {
             // SAFETY: the pieces are of different rows.
             let q = unsafe { self.q.slice(row * nq..(row + 1) * nq) };
-            for (to, from) in q.chunks_exact_mut(d).zip(from_q.chunks_exact(d)) {
+            for (to, from) in q.chunks_exact_mut(d).zip(from(row, 0..nq).chunks_exact(d)) {
                 self.call.ready(row, self.call.norms[0], from, to);
             }
-            for (keys, k) in keys.chunks_exact_mut(piece).zip(from_k.chunks_exact(d)) {
+        }
+        // Head by head: what the rows write to lies in the same lines of the cache.
+        for (head, keys) in keys.chunks_exact_mut(piece).enumerate() {
+            for (row, slot) in rows() {
+                let k = from(row, nq + head * d..nq + (head + 1) * d);
                 self.call.ready(row, self.call.norms[1], k, key);
                 E::write_key(keys, width, slot, key, room);
             }
-            for (values, v) in values.chunks_exact_mut(piece).zip(from_v.chunks_exact(d)) {
+        }
+        for (head, values) in values.chunks_exact_mut(piece).enumerate() {
+            for (row, slot) in rows() {
+                let v = from(row, nq + nkv + head * d..nq + nkv + (head + 1) * d);
                 E::write_values(values, width, slot, v, room);
             }
         }

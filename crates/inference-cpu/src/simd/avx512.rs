@@ -145,6 +145,11 @@ macro_rules! sixteen_lanes {
                 }
             }
             #[inline(always)]
+            unsafe fn round(x: &[f32], inverse: f32, to: &mut [i8]) -> i32 {
+                // SAFETY: see above.
+                unsafe { round(x, inverse, to) }
+            }
+            #[inline(always)]
             unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {
                 // SAFETY: see above.
                 unsafe { transpose(from, stride, to, to_stride) }
@@ -288,6 +293,26 @@ unsafe fn quarters(a: __m512, b: __m512) -> __m512 {
         let kept = _mm512_mask_blend_ps(0xf0f0, a, b);
         let other = _mm512_mask_blend_ps(0xf0f0, b, a);
         _mm512_add_ps(kept, _mm512_shuffle_f32x4::<0b10_11_00_01>(other, other))
+    }
+}
+
+/// # Safety
+/// As [`Simd::round`], with AVX-512 F and AVX2.
+#[inline(always)]
+unsafe fn round(x: &[f32], inverse: f32, to: &mut [i8]) -> i32 {
+    // SAFETY: the caller vouches for the features; all numbers are inside of both.
+    unsafe {
+        let inverse = _mm512_set1_ps(inverse);
+        let places = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+        let mut sums = _mm512_setzero_si512();
+        for (x, to) in x.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
+            let x = _mm512_loadu_ps(x.as_ptr());
+            let whole = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
+            sums = _mm512_add_epi32(sums, whole);
+            let bytes = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(whole), places);
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+        _mm512_reduce_add_epi32(sums)
     }
 }
 

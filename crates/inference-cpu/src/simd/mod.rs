@@ -259,6 +259,23 @@ pub(crate) trait Simd: Copy {
             }
         }
     }
+    /// `inverse · x` as whole numbers, rounded to nearest, ties to even, which are from −127 to 127; gives their sum.
+    /// Number `k` of every eight goes to place `k % 2 · 4 + k / 2`. Both are equally long, a multiple of 16.
+    #[inline(always)]
+    unsafe fn round(x: &[f32], inverse: f32, to: &mut [i8]) -> i32 {
+        // Adding 1.5·2²³ rounds to an integer, which is then in the lower bits.
+        const SHIFT: f32 = 12_582_912.0;
+        let mut sum = 0;
+        for (x, to) in x.chunks_exact(8).zip(to.chunks_exact_mut(8)) {
+            for k in 0..8 {
+                let bits = (x[k] * inverse + SHIFT).to_bits();
+                let rounded = bits.wrapping_sub(SHIFT.to_bits()) as i8;
+                sum += i32::from(rounded);
+                to[k % 2 * 4 + k / 2] = rounded;
+            }
+        }
+        sum
+    }
     /// `to[c, r] = from[r, c]` for 16 × 16 numbers, in rows that begin `stride` numbers apart.
     #[inline(always)]
     unsafe fn transpose(from: *const f32, stride: usize, to: *mut f32, to_stride: usize) {

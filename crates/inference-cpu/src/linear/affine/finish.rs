@@ -13,7 +13,7 @@ pub(super) struct Sums<'a> {
     pub(super) part: &'a Part,
     pub(super) tiles: Range<usize>,
     /// `[rows, stride]`
-    pub(super) sums: &'a [f32],
+    pub(super) sums: &'a mut [f32],
     pub(super) stride: usize,
 }
 
@@ -21,68 +21,57 @@ pub(super) struct Sums<'a> {
 const AHEAD: usize = 6;
 
 impl Sums<'_> {
-    /// Columns that the part has of these tiles.
+    /// The part's rows that these tiles have, in the stack.
     fn columns(&self) -> Range<usize> {
         let end = (self.tiles.end * COLUMNS).min(self.part.packed.rows);
-        self.tiles.start * COLUMNS..end
+        self.part.first + self.tiles.start * COLUMNS..self.part.first + end
     }
 
-    /// Adds the bias, and writes them; with `left`, which is as many, as what they are to be gated by.
+    /// A row, with the bias added.
+    #[inline(always)]
+    fn row(&mut self, row: usize, bias: Option<&[f32]>) -> &mut [f32] {
+        let columns = self.columns();
+        let sums = &mut self.sums[row * self.stride..][..columns.len()];
+        if let Some(bias) = bias {
+            add(sums, &bias[columns]);
+        }
+        sums
+    }
+
+    /// Adds the bias, and writes them; where there is a `right` half, gated by that.
     ///
     /// # Safety
     /// Nobody else uses these columns of the target.
     #[inline(always)]
     pub(super) unsafe fn write<S: Simd>(
-        &self,
+        mut self,
+        mut right: Option<Self>,
         rows: usize,
         target: &Target<'_>,
         finish: Finish,
-        shift: usize,
     ) {
         let columns = self.columns();
-        let n = columns.len();
-        let (first, end) = (self.part.first + columns.start, self.part.first + columns.end);
-        let (bias, bias_rest) = target.bias.map_or(&[][..], |b| &b[first..end]).as_chunks();
         for row in 0..rows {
-            for column in (first..end).step_by(COLUMNS).filter(|_| row + AHEAD < rows) {
+            for column in columns.clone().step_by(COLUMNS).filter(|_| row + AHEAD < rows) {
                 // SAFETY: as the caller's; what is fetched may be anything.
-                unsafe { S::prefetch(target.at(row + AHEAD, column - shift).cast()) };
+                unsafe { S::prefetch(target.at(row + AHEAD, column).cast()) };
             }
             // SAFETY: as the caller's.
-            let out = unsafe { target.slice(row, first - shift..end - shift) };
-            let (sums, sums_rest) = self.sums[row * self.stride..][..n].as_chunks();
-            let (out, out_rest) = out.as_chunks_mut();
-            for (tile, (sums, out)) in sums.iter().zip(out).enumerate() {
-                put(sums, bias.get(tile), finish, out);
-            }
-            if !out_rest.is_empty() {
-                let (mut sums, mut bias, mut out) =
-                    ([0.0; COLUMNS], [0.0; COLUMNS], [0.0; COLUMNS]);
-                sums[..sums_rest.len()].copy_from_slice(sums_rest);
-                bias[..bias_rest.len()].copy_from_slice(bias_rest);
-                out[..out_rest.len()].copy_from_slice(out_rest);
-                put(&sums, Some(&bias), finish, &mut out);
-                out_rest.copy_from_slice(&out[..out_rest.len()]);
+            let out = unsafe { target.slice(row, columns.clone()) };
+            let sums = self.row(row, target.bias);
+            match (finish, &mut right) {
+                (Finish::Gate(activation), Some(right)) => {
+                    math::gate(activation, sums, right.row(row, target.bias));
+                    out.copy_from_slice(sums);
+                }
+                (Finish::Add, _) => add(out, sums),
+                _ => out.copy_from_slice(sums),
             }
         }
     }
 }
 
-/// Makes of sums, and of what is there, the result.
 #[inline(always)]
-fn put(
-    sums: &[f32; COLUMNS],
-    bias: Option<&[f32; COLUMNS]>,
-    finish: Finish,
-    out: &mut [f32; COLUMNS],
-) {
-    let mut sums = *sums;
-    if let Some(bias) = bias {
-        sums.iter_mut().zip(bias).for_each(|(sum, bias)| *sum += bias);
-    }
-    match finish {
-        Finish::Store => *out = sums,
-        Finish::Add => out.iter_mut().zip(&sums).for_each(|(out, sum)| *out += sum),
-        Finish::Gate(activation) => math::gate(activation, out, &sums),
-    }
+fn add(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }

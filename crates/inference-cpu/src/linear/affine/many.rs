@@ -119,11 +119,14 @@ unsafe fn unpack<C: Columns>(
                     C::store_f32(f.add(COLUMNS), bias);
                     f = f.add(2 * COLUMNS);
                 }
+                for i in 0..layout.header().div_ceil(LINE) {
+                    C::prefetch_far(p.wrapping_add(next + i * LINE));
+                }
                 p = p.add(layout.header());
                 for _ in 0..layout.block_cols() / CHUNK {
                     let quads = unpack::chunk::<C>(layout.bits, p);
                     for i in 0..layout.bits {
-                        C::prefetch(p.wrapping_add(next + i * LINE));
+                        C::prefetch_far(p.wrapping_add(next + i * LINE));
                     }
                     for i in 0..QUADS / 2 {
                         let mut two = [quads[2 * i], quads[2 * i + 1]];

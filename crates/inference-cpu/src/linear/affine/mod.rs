@@ -124,14 +124,15 @@ pub(super) struct Product<'a> {
     pub(super) target: Target<'a>,
 }
 
-/// Tiles that a thread takes at a time: as many as stay in its cache while many rows pass.
+/// Tiles that a thread takes at a time where there are many rows: as many as stay in its cache while those pass.
 const MANY_TILES: usize = 8;
 
-/// Parts of a product for each thread, at least, so that all end at about the same time.
-const PARTS: usize = 8;
-
-/// Bytes of weights that a thread takes at a time where there are few rows.
+/// Bytes of weights that it takes at a time where there are few.
 const FEW_BYTES: usize = 32 << 10;
+
+/// Parts of a product for each thread, at least, so that all end at about the same time: where there are few rows, and
+/// where there are many, with which a part takes longer.
+const PARTS: [usize; 2] = [8, 16];
 
 impl Product<'_> {
     /// Computes; `exact`ly, or with quantised activations.
@@ -141,8 +142,10 @@ impl Product<'_> {
         let operands = scratch.operands(level, pool, x, map.cols, &map.kinds, exact);
         let tiles = finish.columns(map.tiles);
         let bytes = map.parts.iter().map(|p| p.packed.layout.tile()).max().unwrap_or(1);
-        let most = if rows <= level.run(MostFew) { FEW_BYTES / bytes } else { MANY_TILES };
-        let grain = most.min(tiles.div_ceil(PARTS * pool.threads())).max(1);
+        let [few, many] = PARTS;
+        let (most, parts) =
+            if rows <= level.run(MostFew) { (FEW_BYTES / bytes, few) } else { (MANY_TILES, many) };
+        let grain = most.min(tiles.div_ceil(parts * pool.threads())).max(1);
         let all = Tiles { level, map, operands, rows, finish, target };
         // SAFETY: `ranges` hands out every tile once.
         pool.ranges(tiles, grain, |tiles| unsafe { all.compute(tiles) });
@@ -177,48 +180,40 @@ impl Tiles<'_> {
         let mut space = Space::take();
         let mut tile = tiles.start;
         while tile < tiles.end {
-            let most = tiles.end - tile;
             // SAFETY: as the caller's.
-            tile += unsafe {
-                if let Finish::Gate(_) = self.finish {
-                    let n = self.some(tile, most, Finish::Store, 0, &mut space);
-                    let right = self.map.tiles / 2 + tile;
-                    self.some(right, n, self.finish, self.map.rows / 2, &mut space)
-                } else {
-                    self.some(tile, most, self.finish, 0, &mut space)
-                }
-            };
+            tile += unsafe { self.some(tile, tiles.end - tile, &mut space) };
         }
         space.back();
     }
 
-    /// Computes at most `most` tiles from `tile` on, of one part; gives how many. Their columns are written `shift` to
-    /// the left.
+    /// Computes at most `most` tiles from `tile` on, of one part, and for a gate as many of the right half; gives how
+    /// many.
     ///
     /// # Safety
     /// Nobody else computes these tiles.
-    unsafe fn some(
-        &self,
-        tile: usize,
-        most: usize,
-        finish: Finish,
-        shift: usize,
-        space: &mut Space,
-    ) -> usize {
-        let part = self.map.part(tile);
-        let first = tile - part.first_tile;
-        let tiles = first..(first + most).min(part.packed.tiles());
-        let (n, rows, stride) = (tiles.len(), self.rows, most * COLUMNS);
+    unsafe fn some(&self, tile: usize, most: usize, space: &mut Space) -> usize {
+        let (level, operands, rows, stride) =
+            (self.level, self.operands, self.rows, most * COLUMNS);
+        let gates = matches!(self.finish, Finish::Gate(_));
         // Kernels may write rows beyond the last.
-        let lines = rows.next_multiple_of(few::ROWS) * stride * size_of::<f32>() / LINE;
-        let out = space.sums(lines);
-        let (level, operands) = (self.level, self.operands);
-        // SAFETY: the space has room, and nobody else has it; the target is as the caller vouches.
-        unsafe {
-            level.run(Sum { part, tiles: tiles.clone(), operands, rows, space, out, stride });
-            let sums = std::slice::from_raw_parts(out, rows * stride);
-            level.run(Write { sums: Sums { part, tiles, sums, stride }, of: self, finish, shift });
-        }
+        let len = rows.next_multiple_of(few::ROWS) * stride;
+        let out = space.sums((1 + usize::from(gates)) * len * size_of::<f32>() / LINE);
+        let mut half = |tile: usize, out: *mut f32| {
+            let part = self.map.part(tile);
+            let first = tile - part.first_tile;
+            let tiles = first..(first + most).min(part.packed.tiles());
+            let space = &mut *space;
+            // SAFETY: the space has room for each half, and nobody else has it.
+            let sums = unsafe {
+                level.run(Sum { part, tiles: tiles.clone(), operands, rows, space, out, stride });
+                std::slice::from_raw_parts_mut(out, rows * stride)
+            };
+            Sums { part, tiles, sums, stride }
+        };
+        let left = half(tile, out);
+        let right = gates.then(|| half(tile + self.map.tiles / 2, out.wrapping_add(len)));
+        let n = left.tiles.len();
+        level.run(Write { left, right, of: self });
         n
     }
 }
@@ -269,20 +264,20 @@ impl Kernel for Sum<'_> {
     }
 }
 
-/// Writes sums to the result, with what follows the product.
+/// Writes sums to the result, with what follows the product; for a gate, those of both halves.
 struct Write<'a> {
-    sums: Sums<'a>,
+    left: Sums<'a>,
+    right: Option<Sums<'a>>,
     of: &'a Tiles<'a>,
-    finish: Finish,
-    shift: usize,
 }
 
 impl Kernel for Write<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
+        let Self { left, right, of } = self;
         // SAFETY: nobody else uses these columns, as the caller of `Tiles::some` vouches.
-        unsafe { self.sums.write::<S>(self.of.rows, &self.of.target, self.finish, self.shift) }
+        unsafe { left.write::<S>(right, of.rows, &of.target, of.finish) }
     }
 }
 

@@ -200,7 +200,8 @@ impl Kernel for Quantise<'_> {
             let (x, q) = (x.chunks_exact(self.kind.group), q.chunks_mut(self.kind.group));
             let groups = x.len();
             for (group, (x, q)) in x.zip(q).enumerate() {
-                let pair = quantise(x, q);
+                // SAFETY: the machine has the features of `S`.
+                let pair = unsafe { quantise::<S>(x, q) };
                 // SAFETY: every row has its own pairs, and every row is quantised once.
                 unsafe { self.factors.pair(group, row) }.copy_from_slice(&pair);
             }
@@ -226,8 +227,11 @@ impl<'a> Factors<'a> {
 /// Quantises one group; gives its factors.
 ///
 /// A number that is not finite makes the scale infinite or NaN, and so the products.
+///
+/// # Safety
+/// The machine has the features of `S`.
 #[inline(always)]
-fn quantise(x: &[f32], q: &mut [i8]) -> [f32; 2] {
+unsafe fn quantise<S: Simd>(x: &[f32], q: &mut [i8]) -> [f32; 2] {
     // As integers, magnitudes have the order of the numbers, and NaN is above infinity.
     let most = x.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     let most = f32::from_bits(most);
@@ -236,15 +240,7 @@ fn quantise(x: &[f32], q: &mut [i8]) -> [f32; 2] {
         return [0.0; 2];
     }
     let (scale, inverse) = (most / 127.0, 127.0 / most);
-    // Adding 1.5·2²³ rounds to an integer, which is then in the lower bits.
-    const SHIFT: f32 = 12_582_912.0;
-    let mut sum = 0;
-    for (x, q) in x.chunks_exact(8).zip(q.chunks_exact_mut(8)) {
-        for k in 0..8 {
-            let rounded = (x[k] * inverse + SHIFT).to_bits().wrapping_sub(SHIFT.to_bits()) as i8;
-            sum += i32::from(rounded);
-            q[position(k)] = rounded;
-        }
-    }
+    // SAFETY: the caller vouches for the features; a group is a multiple of 16.
+    let sum = unsafe { S::round(x, inverse, q) };
     [scale, scale * sum as f32]
 }
