@@ -1,6 +1,6 @@
 //! Sixteen lanes with AVX-512; with its dot products where the machine has that.
 
-use super::{Dot, Kernel, Simd, integer::avx512 as integer, widening_dot};
+use super::{Dot, Kernel, Simd, integer::avx512 as integer, position, widening_dot};
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -296,6 +296,17 @@ unsafe fn quarters(a: __m512, b: __m512) -> __m512 {
     }
 }
 
+/// The input that stands at each [`position`].
+const INPUTS: [u8; 16] = {
+    let mut inputs = [0; 16];
+    let mut k = 0;
+    while k < 16 {
+        inputs[position(k)] = k as u8;
+        k += 1;
+    }
+    inputs
+};
+
 /// # Safety
 /// As [`Simd::round`], with AVX-512 F and AVX2.
 #[inline(always)]
@@ -303,13 +314,13 @@ unsafe fn round(x: &[f32], inverse: f32, to: &mut [i8]) -> i32 {
     // SAFETY: the caller vouches for the features; all numbers are inside of both.
     unsafe {
         let inverse = _mm512_set1_ps(inverse);
-        let places = _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+        let inputs = _mm_loadu_si128(INPUTS.as_ptr().cast());
         let mut sums = _mm512_setzero_si512();
         for (x, to) in x.chunks_exact(16).zip(to.chunks_exact_mut(16)) {
             let x = _mm512_loadu_ps(x.as_ptr());
             let whole = _mm512_cvtps_epi32(_mm512_mul_ps(x, inverse));
             sums = _mm512_add_epi32(sums, whole);
-            let bytes = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(whole), places);
+            let bytes = _mm_shuffle_epi8(_mm512_cvtepi32_epi8(whole), inputs);
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
         }
         _mm512_reduce_add_epi32(sums)

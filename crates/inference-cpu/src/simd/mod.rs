@@ -17,7 +17,7 @@ mod neon;
 mod scalar;
 
 pub(crate) use element::Element;
-pub(crate) use integer::{COLUMNS, Columns, LINE};
+pub(crate) use integer::{COLUMNS, Columns, LINE, position};
 
 /// What the machine can do. A lower level may be forced, for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,7 +260,7 @@ pub(crate) trait Simd: Copy {
         }
     }
     /// `inverse · x` as whole numbers, rounded to nearest, ties to even, which are from −127 to 127; gives their sum.
-    /// Number `k` of every eight goes to place `k % 2 · 4 + k / 2`. Both are equally long, a multiple of 16.
+    /// They are put into the order of [`position`]. Both are equally long, a multiple of 16.
     #[inline(always)]
     unsafe fn round(x: &[f32], inverse: f32, to: &mut [i8]) -> i32 {
         // Adding 1.5·2²³ rounds to an integer, which is then in the lower bits.
@@ -271,7 +271,7 @@ pub(crate) trait Simd: Copy {
                 let bits = (x[k] * inverse + SHIFT).to_bits();
                 let rounded = bits.wrapping_sub(SHIFT.to_bits()) as i8;
                 sum += i32::from(rounded);
-                to[k % 2 * 4 + k / 2] = rounded;
+                to[position(k)] = rounded;
             }
         }
         sum

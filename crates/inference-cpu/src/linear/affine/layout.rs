@@ -17,6 +17,8 @@
 //! Of 8 inputs, the even ones are one quad and the odd ones the next: then a word of MLX's 4-bit packing is a word of
 //! the plane as it is. Activations are put into the same order once ([`position`]).
 
+pub(super) use crate::simd::position;
+
 use crate::simd::{COLUMNS, LINE};
 use inference_engine::weights::DType;
 
@@ -25,12 +27,6 @@ pub(super) const CHUNK: usize = 32;
 
 /// Quads of a chunk.
 pub(super) const QUADS: usize = CHUNK / 4;
-
-/// Where input `k` stands.
-#[inline(always)]
-pub(super) fn position(k: usize) -> usize {
-    k / 8 * 8 + k % 2 * 4 + k % 8 / 2
-}
 
 /// The layout of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -17,6 +17,12 @@ pub(crate) const COLUMNS: usize = 16;
 /// Bytes of [`Columns::Ints`].
 pub(crate) const LINE: usize = 64;
 
+/// Where input `k` stands: of 8, the even ones are one quad and the odd ones the next.
+#[inline(always)]
+pub(crate) const fn position(k: usize) -> usize {
+    k / 8 * 8 + k % 2 * 4 + k % 8 / 2
+}
+
 /// Sixteen columns.
 ///
 /// # Safety
