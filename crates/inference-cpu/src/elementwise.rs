@@ -78,7 +78,7 @@ impl Kernel for Add<'_> {
     type Output = ();
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        self.x.iter_mut().zip(self.y).for_each(|(x, y)| *x += y);
+        math::add(self.x, self.y);
     }
 }
 

@@ -35,6 +35,12 @@ pub(crate) fn tanh(x: f32) -> f32 {
     ((1.0 - e) / (1.0 + e)).copysign(x)
 }
 
+/// `to ← to + from`
+#[inline(always)]
+pub(crate) fn add(to: &mut [f32], from: &[f32]) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+}
+
 /// `gate ← activation(gate) ⊙ up`
 #[inline(always)]
 pub(crate) fn gate(activation: Activation, gate: &mut [f32], up: &[f32]) {

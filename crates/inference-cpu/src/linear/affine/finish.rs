@@ -3,7 +3,6 @@
 use super::Part;
 use crate::{
     linear::{Finish, Target},
-    math,
     simd::{COLUMNS, Simd},
 };
 use std::ops::Range;
@@ -27,18 +26,13 @@ impl Sums<'_> {
         self.part.first + self.tiles.start * COLUMNS..self.part.first + end
     }
 
-    /// A row, with the bias added.
     #[inline(always)]
-    fn row(&mut self, row: usize, bias: Option<&[f32]>) -> &mut [f32] {
-        let columns = self.columns();
-        let sums = &mut self.sums[row * self.stride..][..columns.len()];
-        if let Some(bias) = bias {
-            add(sums, &bias[columns]);
-        }
-        sums
+    fn row(&mut self, row: usize) -> &mut [f32] {
+        let n = self.columns().len();
+        &mut self.sums[row * self.stride..][..n]
     }
 
-    /// Adds the bias, and writes them; where there is a `right` half, gated by that.
+    /// Writes what is made of them; for a gate, of the `right` half as well.
     ///
     /// # Safety
     /// Nobody else uses these columns of the target.
@@ -56,22 +50,9 @@ impl Sums<'_> {
                 // SAFETY: as the caller's; what is fetched may be anything.
                 unsafe { S::prefetch(target.at(row + AHEAD, column).cast()) };
             }
+            let (left, right) = (self.row(row), right.as_mut().map(|right| right.row(row)));
             // SAFETY: as the caller's.
-            let out = unsafe { target.slice(row, columns.clone()) };
-            let sums = self.row(row, target.bias);
-            match (finish, &mut right) {
-                (Finish::Gate(activation), Some(right)) => {
-                    math::gate(activation, sums, right.row(row, target.bias));
-                    out.copy_from_slice(sums);
-                }
-                (Finish::Add, _) => add(out, sums),
-                _ => out.copy_from_slice(sums),
-            }
+            unsafe { target.finish(finish, row, columns.clone(), left, right) };
         }
     }
-}
-
-#[inline(always)]
-fn add(to: &mut [f32], from: &[f32]) {
-    to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
 }

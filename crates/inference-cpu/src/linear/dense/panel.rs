@@ -8,10 +8,7 @@ use super::{
     operand::{BLOCK, Layout, Numbers, Operand},
     tiles::Product,
 };
-use crate::{
-    math,
-    simd::{Dot, Kernel, Simd},
-};
+use crate::simd::{Dot, Kernel, Simd};
 use inference_engine::weights::DType;
 use std::{cell::RefCell, ops::Range};
 
@@ -155,35 +152,14 @@ impl Panel<'_> {
     /// They are computed, and no other thread writes these columns.
     #[inline(always)]
     unsafe fn finish(&self, left: Sums, right: Sums) {
-        let (n, half) = (self.columns.len(), self.map.rows / 2);
+        let n = self.columns.len();
         for row in 0..self.operand.rows {
-            // SAFETY: as the caller's.
+            // SAFETY: as the caller's; there is room for both halves.
             unsafe {
                 let part = |sums: Sums| std::slice::from_raw_parts_mut(sums.at(row, 0).start, n);
-                let (left, out) = (part(left), self.target.slice(row, self.columns.clone()));
-                if let Some(bias) = self.target.bias {
-                    add(left, &bias[self.columns.clone()]);
-                }
-                if let Finish::Gate(activation) = self.finish {
-                    let right = part(right);
-                    if let Some(bias) = self.target.bias {
-                        add(right, &bias[half + self.columns.start..][..n]);
-                    }
-                    math::gate(activation, left, right);
-                }
-                if self.finish == Finish::Add {
-                    add(out, left);
-                } else {
-                    out.copy_from_slice(left);
-                }
+                let (columns, left, right) = (self.columns.clone(), part(left), part(right));
+                self.target.finish(self.finish, row, columns, left, Some(right));
             }
         }
-    }
-}
-
-#[inline(always)]
-fn add(to: &mut [f32], from: &[f32]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to += from;
     }
 }
