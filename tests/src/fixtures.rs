@@ -1,6 +1,6 @@
 //! The fixtures of `models-fixtures` and what the reference implementation says of them.
 
-use inference_core::Format;
+use inference_core::{Format, TextModel};
 use inference_engine::check::raw;
 use inference_engine::weights::{DType, RawTensor, SafeTensors, Weights};
 use inference_text::gguf::GgmlType;
@@ -46,6 +46,15 @@ pub fn model(name: &str, format: Format) -> Option<PathBuf> {
         }
     }
     Some(file)
+}
+
+/// Biases with which a model never ends by itself, however its tokens are drawn.
+///
+/// # Panics
+/// Where the model can't encode its end tokens.
+pub fn endless(model: &dyn TextModel) -> Vec<(u32, f32)> {
+    let ends = model.tokenise("<|im_end|><|endoftext|>").expect("encodes");
+    ends.into_iter().map(|id| (id, f32::NEG_INFINITY)).collect()
 }
 
 /// The labels of what the storyteller classifies.

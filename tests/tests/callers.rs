@@ -5,7 +5,7 @@ use inference_core::{
     Result, ScoreOptions, TextModel, TokenStream,
 };
 use inference_cpu::Cpu;
-use inference_tests::{engines::Plan, spy::Seen};
+use inference_tests::{engines::Plan, fixtures, spy::Seen};
 use inference_text::Served;
 use std::{
     sync::{Arc, atomic::Ordering::SeqCst, mpsc},
@@ -26,9 +26,7 @@ fn model(slots: usize, queue: usize, delay: usize) -> (Served, Arc<Seen>) {
 
 /// So many tokens, and not one less.
 fn options(model: &Served, tokens: usize) -> GenerateOptions {
-    let ends = model.tokenise("<|im_end|><|endoftext|>").expect("encodes");
-    let bans = ends.into_iter().map(|id| (id, f32::NEG_INFINITY));
-    GenerateOptions::default().max_tokens(tokens).logit_bias(bans)
+    GenerateOptions::default().max_tokens(tokens).logit_bias(fixtures::endless(model))
 }
 
 /// A prompt of about so many tokens.

@@ -8,7 +8,7 @@ use inference_core::{
 use inference_cpu::Cpu;
 use inference_engine::check::{Noise, distance};
 use inference_engine::naive::Naive;
-use inference_tests::engines::Plan;
+use inference_tests::{engines::Plan, fixtures};
 use inference_text::Served;
 use proptest::prelude::*;
 use std::{
@@ -312,15 +312,10 @@ fn blocks_come_back_however_a_sequence_ends() {
     }
     seen.error_at.store(0, SeqCst);
     let last =
-        small.generate(&long, &all.clone().logit_bias(end_tokens_banned(&small))).expect("starts");
+        small.generate(&long, &all.clone().logit_bias(fixtures::endless(&small))).expect("starts");
     let last = last.finish().expect("ends well");
     assert_eq!((last.tokens.len(), last.finish_reason), (context - tokens, FinishReason::Length));
     assert_eq!(last.metrics.preemptions, 0);
-}
-
-fn end_tokens_banned(model: &Served) -> Vec<(u32, f32)> {
-    let all = model.tokenise("<|im_end|><|endoftext|>").expect("encodes");
-    all.into_iter().map(|id| (id, f32::NEG_INFINITY)).collect()
 }
 
 /// What nobody waits for is not computed: a prompt is left in the middle.
@@ -357,7 +352,7 @@ fn classify_and_batch_generate_share_their_steps() {
 
     seen.steps.store(0, SeqCst);
     seen.head_rows.store(0, SeqCst);
-    let options = GenerateOptions::default().max_tokens(10).logit_bias(end_tokens_banned(&model));
+    let options = GenerateOptions::default().max_tokens(10).logit_bias(fixtures::endless(&model));
     let results = model.batch_generate(&prompts, &options);
     let done: Vec<_> = results.into_iter().map(|r| r.expect("ends well")).collect();
     assert!(done.iter().all(|c| c.tokens.len() == 10));
@@ -373,7 +368,7 @@ fn a_panic_ends_the_streams_with_an_error() {
     let (model, seen) = Plan::new("qwen3").start(|| Ok(Naive::default())).expect("loads");
     seen.delay.store(5, SeqCst);
     seen.panic_at.store(4, SeqCst);
-    let options = GenerateOptions::default().max_tokens(50).logit_bias(end_tokens_banned(&model));
+    let options = GenerateOptions::default().max_tokens(50).logit_bias(fixtures::endless(&model));
     let streams: Vec<_> =
         (0..3).map(|i| model.generate(&format!("prompt {i}"), &options).expect("starts")).collect();
     for stream in streams {
@@ -393,7 +388,7 @@ fn a_panic_ends_the_streams_with_an_error() {
 #[test]
 fn an_error_of_the_device_ends_its_step_alone() {
     let (model, seen) = Plan::new("qwen3").start(|| Ok(Naive::default())).expect("loads");
-    let options = GenerateOptions::default().max_tokens(8).logit_bias(end_tokens_banned(&model));
+    let options = GenerateOptions::default().max_tokens(8).logit_bias(fixtures::endless(&model));
     seen.error_at.store(3, SeqCst);
     let failed = model.generate("prompt", &options).expect("starts");
     let tokens: Vec<_> = failed.collect();

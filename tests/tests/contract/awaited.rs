@@ -1,8 +1,8 @@
 //! `TokenStream` as a `futures_core::Stream`, on an executor of thirty lines: no runtime is needed.
 
-use super::{STORY, everywhere, short};
+use super::{STORY, everywhere, long, short};
 use futures_core::Stream;
-use inference::{CancelToken, Error, FinishReason, GenerateOptions, Result, Token, TokenStream};
+use inference::{CancelToken, Error, FinishReason, Result, Token, TokenStream};
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
@@ -124,11 +124,7 @@ fn two_streams_of_one_task_run_at_once() {
 #[test]
 fn a_stream_that_is_dropped_half_way_is_cancelled() {
     everywhere(|model| {
-        // Nothing but the drop can end these before their 900 tokens.
-        let ends = model.tokenise("<|im_end|><|endoftext|>").expect("encodes");
-        let long = GenerateOptions::default()
-            .max_tokens(900)
-            .logit_bias(ends.into_iter().map(|id| (id, f32::NEG_INFINITY)));
+        let long = long(model);
         block_on(async {
             let mut stream = model.generate(STORY, &long).expect("starts");
             for _ in 0..3 {
@@ -155,8 +151,7 @@ fn a_stream_that_is_dropped_half_way_is_cancelled() {
 fn cancelling_ends_an_awaited_stream_and_wakes_it() {
     everywhere(|model| {
         let cancel = CancelToken::new();
-        let options =
-            GenerateOptions::default().max_tokens(900).temperature(2.0).cancel(cancel.clone());
+        let options = long(model).cancel(cancel.clone());
         let mut stream = model.generate(STORY, &options).expect("starts");
         let (count, _) = block_on(async {
             let mut count = 0;
@@ -175,8 +170,7 @@ fn cancelling_ends_an_awaited_stream_and_wakes_it() {
 #[test]
 fn an_awaited_stream_of_a_closed_model_ends_with_its_error() {
     everywhere(|model| {
-        let options = GenerateOptions::default().max_tokens(900).temperature(2.0);
-        let mut stream = model.generate(STORY, &options).expect("starts");
+        let mut stream = model.generate(STORY, &long(model)).expect("starts");
         thread::scope(|scope| {
             let awaited = scope.spawn(|| {
                 block_on(async {

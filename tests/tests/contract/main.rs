@@ -53,6 +53,11 @@ fn short() -> GenerateOptions {
     GenerateOptions::default().max_tokens(12)
 }
 
+/// Of 900 tokens, before which nothing but the test ends it.
+fn long(model: &dyn TextModel) -> GenerateOptions {
+    GenerateOptions::default().max_tokens(900).logit_bias(fixtures::endless(model))
+}
+
 #[test]
 fn a_stream_gives_tokens_then_its_reason_and_its_metrics() {
     everywhere(|model| {
@@ -292,7 +297,7 @@ fn held_out_sentences_are_classified() {
 #[test]
 fn a_time_limit_ends_with_what_there_is() {
     everywhere(|model| {
-        let options = GenerateOptions::default().max_tokens(900).timeout(Duration::from_nanos(1));
+        let options = long(model).timeout(Duration::from_nanos(1));
         let done = model.generate(STORY, &options).expect("starts").finish().expect("ends well");
         assert_eq!(done.finish_reason, FinishReason::TimedOut);
         let options = ClassifyOptions::default().timeout(Duration::from_nanos(1));
@@ -319,15 +324,14 @@ fn what_is_cancelled_before_it_begins_gives_nothing() {
 #[test]
 fn closing_ends_everything_and_is_soon_done() {
     everywhere(|model| {
-        let options = GenerateOptions::default().max_tokens(900).temperature(2.0);
         let mut streams: Vec<_> =
-            (0..4).map(|_| model.generate(STORY, &options).expect("starts")).collect();
+            (0..4).map(|_| model.generate(STORY, &long(model)).expect("starts")).collect();
         assert!(streams[0].next().expect("is there").is_ok());
         let start = Instant::now();
         model.close();
         assert!(start.elapsed() < Duration::from_secs(5));
         for stream in streams {
-            // One that had ended by itself before is no error.
+            // One that had ended before is no error.
             let end = stream.last().expect("there is an end");
             assert!(end.is_ok() || matches!(end, Err(Error::Closed)), "{end:?}");
         }
