@@ -1,4 +1,4 @@
-//! The exponential function, quickly.
+//! What is computed over a whole vocabulary: the exponential function, and the largest number, quickly.
 
 /// `eˣ`, within 2 units in the last place; 0 below −87.3, where it leaves the normal numbers.
 ///
@@ -21,15 +21,54 @@ pub fn exp(x: f32) -> f32 {
     if x < -87.3 { 0.0 } else { p * power }
 }
 
+/// How many numbers are looked at beside each other, for that is vectorised, and one after the other is not.
+const BESIDE: usize = 16;
+
+/// What numbers are at most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Extent {
+    /// The largest; −∞ where there is none, and of NaNs no matter what.
+    pub(crate) max: f32,
+    /// Whether none is NaN or +∞.
+    pub(crate) finite: bool,
+}
+
+/// What `numbers` are at most.
+pub(crate) fn extent(numbers: &[f32]) -> Extent {
+    let (parts, rest) = numbers.as_chunks::<BESIDE>();
+    let mut max = [f32::NEG_INFINITY; BESIDE];
+    let mut below = [true; BESIDE];
+    let mut take = |i: usize, number: f32| {
+        max[i] = if number > max[i] { number } else { max[i] };
+        below[i] &= number < f32::INFINITY;
+    };
+    for part in parts {
+        (0..BESIDE).for_each(|i| take(i, part[i]));
+    }
+    rest.iter().enumerate().for_each(|(i, number)| take(i, *number));
+    Extent {
+        max: max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        finite: below.into_iter().all(|b| b),
+    }
+}
+
+/// Where `number` is first.
+pub(crate) fn position(numbers: &[f32], number: f32) -> Option<usize> {
+    let is_in = |part: &[f32; BESIDE]| part.iter().fold(false, |is, n| is | (*n == number));
+    let (parts, _) = numbers.as_chunks::<BESIDE>();
+    let before = parts.iter().position(is_in).unwrap_or(parts.len()) * BESIDE;
+    let within = numbers[before..].iter().position(|n| *n == number)?;
+    Some(before + within)
+}
+
 /// The sum of `e^(l − max)` over `logits`, none of which is above `max`.
 pub(crate) fn sum_of_exp(logits: &[f32], max: f32) -> f64 {
-    // Some beside each other, as in `largest`.
-    let (parts, rest) = logits.as_chunks::<8>();
-    let mut sums = [0.0; 8];
+    let (parts, rest) = logits.as_chunks::<BESIDE>();
+    let mut sums = [0.0; BESIDE];
     for part in parts {
-        for (sum, logit) in sums.iter_mut().zip(part) {
-            *sum += f64::from(exp(logit - max));
-        }
+        let mut of_part = [0.0; BESIDE];
+        (0..BESIDE).for_each(|i| of_part[i] = exp(part[i] - max));
+        (0..BESIDE).for_each(|i| sums[i] += f64::from(of_part[i]));
     }
     sums.into_iter().chain(rest.iter().map(|l| f64::from(exp(l - max)))).sum()
 }
@@ -47,6 +86,28 @@ mod tests {
         }
         assert_eq!([exp(-88.0), exp(f32::NEG_INFINITY), exp(0.0)], [0.0, 0.0, 1.0]);
         assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_extent_is_that_of_all_and_the_largest_is_found_where_it_is_first() {
+        for len in [1usize, 15, 16, 17, 100] {
+            let numbers: Vec<f32> = (0..len).map(|i| -((i * 37 % 31) as f32)).collect();
+            let max = numbers.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(extent(&numbers), Extent { max, finite: true });
+            for n in [max, numbers[len - 1], -99.0] {
+                assert_eq!(position(&numbers, n), numbers.iter().position(|l| *l == n));
+            }
+            for (wrong, finite) in
+                [(f32::NAN, false), (f32::INFINITY, false), (f32::NEG_INFINITY, true)]
+            {
+                for i in 0..len {
+                    let mut numbers = numbers.clone();
+                    numbers[i] = wrong;
+                    assert_eq!(extent(&numbers).finite, finite, "{wrong} at {i} of {len}");
+                }
+            }
+        }
+        assert_eq!(extent(&[]), Extent { max: f32::NEG_INFINITY, finite: true });
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The candidates for the next token.
 
+use crate::math::{exp, extent, position, sum_of_exp};
+
 /// All tokens at first; filters narrow them to a list.
 #[derive(Debug)]
 pub struct Candidates<'a> {
@@ -35,10 +37,11 @@ impl<'a> Candidates<'a> {
 
     /// The highest logit among the candidates.
     pub fn max(&self) -> f32 {
-        let max = |a: f32, b: f32| a.max(b);
         match &self.kept {
-            None => self.logits.iter().copied().fold(f32::NEG_INFINITY, max),
-            Some(ids) => ids.iter().map(|&i| self.logits[i as usize]).fold(f32::NEG_INFINITY, max),
+            None => extent(self.logits).max,
+            Some(ids) => {
+                ids.iter().map(|&i| self.logits[i as usize]).fold(f32::NEG_INFINITY, f32::max)
+            }
         }
     }
 
@@ -60,8 +63,16 @@ impl<'a> Candidates<'a> {
             return None;
         }
         match &self.kept {
-            None => self.logits.iter().position(|l| *l == max).map(|i| i as u32),
+            None => position(self.logits, max).map(|i| i as u32),
             Some(ids) => ids.iter().copied().filter(|&i| self.logit(i) == max).min(),
+        }
+    }
+
+    /// What all candidates weigh: the sum of `e^(logit − max)`.
+    pub fn weight(&self, max: f32) -> f64 {
+        match &self.kept {
+            None => sum_of_exp(self.logits, max),
+            Some(ids) => ids.iter().map(|&id| f64::from(exp(self.logits[id as usize] - max))).sum(),
         }
     }
 
@@ -71,21 +82,78 @@ impl<'a> Candidates<'a> {
         if max == f32::NEG_INFINITY {
             return None;
         }
-        let (ids, logits) = self.list();
-        ids.sort_unstable();
-        let weight = |id: u32| f64::from((logits[id as usize] - max).exp());
-        let mut left = draw * ids.iter().map(|&id| weight(id)).sum::<f64>();
-        let mut last = None;
-        for &id in ids.iter() {
-            let w = weight(id);
-            if w > 0.0 {
-                last = Some(id);
-                left -= w;
-                if left < 0.0 {
-                    break;
-                }
+        let wanted = draw * self.weight(max);
+        match &mut self.kept {
+            None => among(self.logits, max, wanted).map(|i| i as u32),
+            Some(ids) => {
+                ids.sort_unstable();
+                let logits: Vec<f32> = ids.iter().map(|&id| self.logits[id as usize]).collect();
+                among(&logits, max, wanted).map(|i| ids[i])
             }
         }
-        last
+    }
+}
+
+/// How many candidates are passed over at a time.
+const PASSED: usize = 1024;
+
+/// The first of `logits` with which the weights `e^(logit − max)` sum to more than `wanted`; where they do not, the last
+/// that weighs anything.
+fn among(logits: &[f32], max: f32, wanted: f64) -> Option<usize> {
+    let mut left = wanted;
+    let mut part = None;
+    for (i, logits) in logits.chunks(PASSED).enumerate() {
+        let weight = sum_of_exp(logits, max);
+        if weight > 0.0 {
+            part = Some((i * PASSED, left));
+        }
+        if left < weight {
+            break;
+        }
+        left -= weight;
+    }
+    let (start, mut left) = part?;
+    let mut last = None;
+    for (i, logit) in logits[start..].iter().enumerate().take(PASSED) {
+        let weight = f64::from(exp(logit - max));
+        if weight > 0.0 {
+            last = Some(start + i);
+            left -= weight;
+            if left < 0.0 {
+                break;
+            }
+        }
+    }
+    last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_draw_is_that_of_the_sums_one_by_one_in_a_large_vocabulary_too() {
+        let mut logits: Vec<f32> = (0..5000).map(|i| ((i * 7919 % 997) as f32) / 100.0).collect();
+        logits[2048..3072].fill(f32::NEG_INFINITY);
+        logits[4999] = f32::NEG_INFINITY;
+        let weights: Vec<f64> = logits.iter().map(|l| f64::from(*l).exp()).collect();
+        let all: f64 = weights.iter().sum();
+        let mut of_all = Candidates::new(&mut logits);
+        for i in 0..1000 {
+            let draw = f64::from(i) / 1000.0;
+            let drawn = of_all.draw(draw).unwrap() as usize;
+            // Rounding may move a border, not by more than this.
+            let below: f64 = weights[..drawn].iter().sum::<f64>() / all;
+            let up_to: f64 = weights[..=drawn].iter().sum::<f64>() / all;
+            assert!(below - 1e-6 <= draw && draw <= up_to + 1e-6, "{draw}: {drawn}");
+            assert!(weights[drawn] > 0.0);
+        }
+        // As much as there is, and no more.
+        assert_eq!(of_all.draw(1.0), Some(4998));
+        let drawn: Vec<_> = (0..10).map(|i| of_all.draw(f64::from(i) / 10.0)).collect();
+        of_all.list().0.reverse();
+        let of_list: Vec<_> = (0..10).map(|i| of_all.draw(f64::from(i) / 10.0)).collect();
+        assert_eq!(of_list, drawn);
+        assert_eq!(Candidates::new(&mut [f32::NEG_INFINITY; 3]).draw(0.5), None);
     }
 }

@@ -15,7 +15,7 @@ pub use candidates::Candidates;
 
 use crate::{
     logits::{Ask, MOST_LARGEST},
-    math::sum_of_exp,
+    math::{Extent, extent, sum_of_exp},
 };
 use inference_core::{Error, GenerateOptions, Result, TokenLogprob};
 use rand_chacha::{ChaCha8Rng, rand_core::RngCore, rand_core::SeedableRng};
@@ -120,15 +120,14 @@ impl Sampler {
     }
 }
 
-/// Checks that a model's logits say something: each is finite or −∞, and not all are −∞.
+/// The largest of a model's logits, which must say something: each is finite or −∞, and not all are −∞.
 ///
 /// # Errors
 /// [`Error::Device`].
-pub fn check(logits: &[f32]) -> Result<()> {
-    // Counted, for that is vectorised and a search is not.
-    let wrong = logits.iter().filter(|l| l.is_nan() || **l == f32::INFINITY).count();
-    if wrong == 0 && logits.iter().any(|l| *l > f32::NEG_INFINITY) {
-        return Ok(());
+pub fn check(logits: &[f32]) -> Result<f32> {
+    let Extent { max, finite } = extent(logits);
+    if finite && max > f32::NEG_INFINITY {
+        return Ok(max);
     }
     let reason =
         "the model's logits are not finite: its weights are damaged, or too large for their type";
@@ -141,22 +140,9 @@ fn random_seed() -> u64 {
     RandomState::new().hash_one(0)
 }
 
-/// The largest logit; −∞ where there is none.
-pub(crate) fn largest(logits: &[f32]) -> f32 {
-    // Some beside each other, for that is vectorised and one after the other is not.
-    let (parts, rest) = logits.as_chunks::<16>();
-    let mut most = [f32::NEG_INFINITY; 16];
-    for part in parts {
-        for (most, logit) in most.iter_mut().zip(part) {
-            *most = if logit > most { *logit } else { *most };
-        }
-    }
-    most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
 /// The natural logarithm of the probability of each of `ids`, and of the `n` most likely tokens (best first, then by id).
 pub fn logprobs(logits: &[f32], ids: &[u32], n: usize) -> (Vec<f32>, Vec<TokenLogprob>) {
-    let max = largest(logits);
+    let max = extent(logits).max;
     let norm = max + sum_of_exp(logits, max).ln() as f32;
     let of = |id: u32| logits.get(id as usize).map_or(f32::NEG_INFINITY, |l| l - norm);
     let mut best: Vec<u32> = Vec::new();

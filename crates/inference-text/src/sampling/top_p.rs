@@ -1,6 +1,7 @@
 //! Top-p: the fewest most likely tokens whose probabilities sum to at least `p` (<https://arxiv.org/abs/1904.09751>).
 
 use super::{Candidates, History, Stage};
+use crate::math::exp;
 
 pub(super) struct TopP(pub(super) f32);
 
@@ -10,11 +11,11 @@ const FIRST: usize = 256;
 impl Stage for TopP {
     fn apply(&mut self, _: History<'_>, candidates: &mut Candidates<'_>) {
         let max = candidates.max();
+        let wanted = f64::from(self.0) * candidates.weight(max);
         let (ids, logits) = candidates.list();
-        let weight = |id: u32| f64::from((logits[id as usize] - max).exp());
+        let weight = |id: u32| f64::from(exp(logits[id as usize] - max));
         let by_logit =
             |a: &u32, b: &u32| logits[*b as usize].total_cmp(&logits[*a as usize]).then(a.cmp(b));
-        let wanted = f64::from(self.0) * ids.iter().map(|&id| weight(id)).sum::<f64>();
 
         let mut sum = 0.0;
         let mut sorted = 0;

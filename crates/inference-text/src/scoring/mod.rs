@@ -10,7 +10,8 @@ pub(crate) use score::score;
 use crate::{
     MemoryUse, Tokenizer,
     generation::{Limits, Shared},
-    sampling::{check, largest, logprobs},
+    math::{extent, position},
+    sampling::{check, logprobs},
 };
 use branches::{Branch, Branches, Place};
 use inference_core::{Error, Metrics, Result, Token};
@@ -72,11 +73,16 @@ impl Scoring {
     /// first on where the sequence had to start over.
     pub(crate) fn row(&mut self, row: usize, logits: &[f32]) {
         let Ok(scored) = &mut self.scored else { return };
-        if let Err(error) = check(logits) {
-            self.scored = Err(error);
-            return;
-        }
-        let best = most_likely(&logits[..logits.len().min(self.vocab_len)]);
+        let max = match check(logits) {
+            Ok(max) => max,
+            Err(error) => {
+                self.scored = Err(error);
+                return;
+            }
+        };
+        let real = &logits[..logits.len().min(self.vocab_len)];
+        let best = position(real, max).or_else(|| position(real, extent(real).max));
+        let best = best.unwrap_or_default() as u32;
         let described = self.describe.filter(|(described, _)| *described == row);
         let top = described.and_then(|(_, describe)| describe.logprobs);
         let mut ids = self.targets.get(row).cloned().unwrap_or_default();
@@ -117,12 +123,6 @@ impl Scoring {
     pub(crate) fn interrupted(&self) -> Result<()> {
         self.limits.check()
     }
-}
-
-/// The id of the largest logit, of equal ones the first.
-fn most_likely(logits: &[f32]) -> u32 {
-    let max = largest(logits);
-    logits.iter().position(|l| *l == max).unwrap_or_default() as u32
 }
 
 /// A sequence to be scored.
