@@ -12,6 +12,7 @@ use crate::{
 use inference_core::{Error, ModelInfo, Result};
 use std::{
     any::Any,
+    cell::OnceCell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
@@ -263,7 +264,8 @@ fn run<F: Forward>(
         let rows = spans.flat_map(|(task, span)| std::iter::repeat_n(task.ask(), span.wanted));
         let asked = Asked { columns: vocab_len, rows: rows.collect() };
         let logits = forward.answer(&step, &asked);
-        let memory = || forward.memory();
+        let known = OnceCell::new();
+        let memory = || *known.get_or_init(|| forward.memory());
         match logits {
             Ok(mut logits) => {
                 scheduler.finish_step(&step, |sequence, advance| {
