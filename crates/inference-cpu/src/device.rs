@@ -159,6 +159,10 @@ impl Device for Cpu {
         Ok(x.into_data())
     }
 
+    fn recycle(&self, numbers: Vec<f32>) {
+        self.arena.keep(numbers);
+    }
+
     fn memory(&self) -> Memory {
         machine::memory()
     }

@@ -27,15 +27,28 @@ impl Arena {
     pub(crate) fn tensor(&self, rows: usize, cols: usize) -> Tensor {
         let len = rows * cols;
         let mut free = self.0.borrow_mut();
-        // The smallest that is large enough, else the largest.
+        // The smallest that is large enough.
         let fits = |i: &usize| free[*i].capacity() >= len;
-        let best = (0..free.len())
-            .filter(fits)
-            .min_by_key(|i| free[*i].capacity())
-            .or_else(|| (0..free.len()).max_by_key(|i| free[*i].capacity()));
-        let mut data = best.map(|i| free.swap_remove(i)).unwrap_or_default();
-        data.resize(len, 0.0);
+        let best = (0..free.len()).filter(fits).min_by_key(|i| free[*i].capacity());
+        let data = match best.map(|i| free.swap_remove(i)) {
+            Some(mut data) => {
+                data.resize(len, 0.0);
+                data
+            }
+            None => vec![0.0; len],
+        };
         Tensor { cols, data, home: self.clone() }
+    }
+
+    /// Keeps memory for the next matrices; the largest, where there is too much.
+    pub(crate) fn keep(&self, data: Vec<f32>) {
+        let mut free = self.0.borrow_mut();
+        free.push(data);
+        if free.len() > KEPT
+            && let Some(least) = (0..free.len()).min_by_key(|i| free[*i].capacity())
+        {
+            free.swap_remove(least);
+        }
     }
 }
 
@@ -77,10 +90,34 @@ impl Tensor {
 
 impl Drop for Tensor {
     fn drop(&mut self) {
-        let data = std::mem::take(&mut self.data);
-        let mut free = self.home.0.borrow_mut();
-        if free.len() < KEPT && data.capacity() > 0 {
-            free.push(data);
+        if self.data.capacity() > 0 {
+            self.home.keep(std::mem::take(&mut self.data));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Memory comes back from matrices and from the host, and the smallest that fits serves again; the least is let go.
+    #[test]
+    fn memory_goes_round() {
+        let arena = Arena::default();
+        let small = arena.tensor(2, 3);
+        let (of_small, of_large) = (small.data.as_ptr(), vec![1.0; 100]);
+        drop(small);
+        let large = of_large.as_ptr();
+        arena.keep(of_large);
+        let matrix = arena.tensor(10, 10);
+        assert_eq!((matrix.data.as_ptr(), matrix.rows(), matrix.data.len()), (large, 10, 100));
+        assert_eq!(arena.tensor(2, 2).data.as_ptr(), of_small);
+        let more = arena.tensor(10, 11);
+        assert!(more.data.iter().all(|n| *n == 0.0) && more.data.len() == 110);
+        arena.keep(matrix.into_data());
+        (10..10 + KEPT).for_each(|len| arena.keep(vec![0.0; len]));
+        let kept = arena.0.borrow();
+        assert!(kept.len() == KEPT && kept.iter().any(|b| b.as_ptr() == large));
+        assert!(kept.iter().all(|b| b.capacity() > 6));
     }
 }

@@ -102,6 +102,9 @@ pub trait Device {
     /// The device's own, of this or of an earlier call.
     fn read(&self, x: Self::Tensor) -> Result<Vec<f32>>;
 
+    /// Takes back the numbers of a matrix that it has brought to the host: their memory may serve again.
+    fn recycle(&self, _numbers: Vec<f32>) {}
+
     /// Waits, and brings of each row of `logits` what is asked for, or all.
     ///
     /// # Errors

@@ -56,6 +56,10 @@ impl<D: Device> Forward for OnDevice<D> {
         self.device.answer(logits, asked)
     }
 
+    fn recycle(&mut self, logits: Logits) {
+        self.device.recycle(logits.into_numbers());
+    }
+
     fn memory(&self) -> MemoryUse {
         let memory = self.device.memory();
         MemoryUse { active: memory.active, peak: memory.peak }

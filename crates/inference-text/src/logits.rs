@@ -57,6 +57,11 @@ impl Logits {
         Self { numbers, ids: Vec::new(), rows }
     }
 
+    /// The memory of its rows, for others.
+    pub fn into_numbers(self) -> Vec<f32> {
+        self.numbers
+    }
+
     /// Adds a row of `vocab` logits; they are to be written to what this gives.
     pub fn push_all(&mut self, vocab: usize) -> &mut [f32] {
         let begin = self.numbers.len();

@@ -81,6 +81,9 @@ pub trait Forward: Reuse {
         Ok(Logits::all(self.forward(step)?, asked.rows.len()))
     }
 
+    /// Takes back what [`answer`](Self::answer) gave: its memory may serve again.
+    fn recycle(&mut self, _logits: Logits) {}
+
     /// How much memory it holds.
     fn memory(&self) -> MemoryUse;
 }
@@ -273,6 +276,7 @@ fn run<F: Forward>(
                 });
                 let prompt_tokens = step.tokens.len().saturating_sub(decoding);
                 pace.record(decoding, prompt_tokens, began.elapsed().as_secs_f64());
+                forward.recycle(logits);
             }
             Err(error) => {
                 scheduler.fail_step(|sequence| sequence.task.fail(error.clone(), &memory));

@@ -228,6 +228,10 @@ impl<D: Device> Device for Profiled<D> {
         self.small("begin", |d| d.begin(step, rotations))
     }
 
+    fn recycle(&self, numbers: Vec<f32>) {
+        self.inner.recycle(numbers);
+    }
+
     fn read(&self, x: D::Tensor) -> Result<Vec<f32>> {
         let read = self.small("read", |d| d.read(x));
         let mut now = self.now.borrow_mut();
