@@ -42,6 +42,9 @@ impl Arena {
 
     /// Keeps memory for the next matrices; the largest, where there is too much.
     pub(crate) fn keep(&self, data: Vec<f32>) {
+        if data.capacity() == 0 {
+            return;
+        }
         let mut free = self.0.borrow_mut();
         free.push(data);
         if free.len() > KEPT
@@ -90,9 +93,7 @@ impl Tensor {
 
 impl Drop for Tensor {
     fn drop(&mut self) {
-        if self.data.capacity() > 0 {
-            self.home.keep(std::mem::take(&mut self.data));
-        }
+        self.home.keep(std::mem::take(&mut self.data));
     }
 }
 

@@ -27,7 +27,7 @@ const BESIDE: usize = 16;
 /// What numbers are at most.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Extent {
-    /// The largest; −∞ where there is none, and of NaNs no matter what.
+    /// The largest, NaNs aside; −∞ where there is none.
     pub(crate) max: f32,
     /// Whether none is NaN or +∞.
     pub(crate) finite: bool,

@@ -82,13 +82,12 @@ impl<'a> Candidates<'a> {
         if max == f32::NEG_INFINITY {
             return None;
         }
-        let wanted = draw * self.weight(max);
         match &mut self.kept {
-            None => among(self.logits, max, wanted).map(|i| i as u32),
+            None => among(self.logits, max, draw).map(|i| i as u32),
             Some(ids) => {
                 ids.sort_unstable();
                 let logits: Vec<f32> = ids.iter().map(|&id| self.logits[id as usize]).collect();
-                among(&logits, max, wanted).map(|i| ids[i])
+                among(&logits, max, draw).map(|i| ids[i])
             }
         }
     }
@@ -97,10 +96,10 @@ impl<'a> Candidates<'a> {
 /// How many candidates are passed over at a time.
 const PASSED: usize = 1024;
 
-/// The first of `logits` with which the weights `e^(logit − max)` sum to more than `wanted`; where they do not, the last
-/// that weighs anything.
-fn among(logits: &[f32], max: f32, wanted: f64) -> Option<usize> {
-    let mut left = wanted;
+/// The first of `logits` with which the weights `e^(logit − max)` sum to more than the share `draw` of all; where they do
+/// not, the last that weighs anything.
+fn among(logits: &[f32], max: f32, draw: f64) -> Option<usize> {
+    let mut left = draw * sum_of_exp(logits, max);
     let mut part = None;
     for (i, logits) in logits.chunks(PASSED).enumerate() {
         let weight = sum_of_exp(logits, max);
